@@ -1,0 +1,43 @@
+"""Fisher-weighted model merging (Matena & Raffel 2022): estimate, merge, evaluate.
+
+The public names; each is imported when it is first used, so that `import merging` is quick.
+"""
+
+from importlib import import_module
+
+_HOMES = {
+    "Cancelled": "merging.errors",
+    "Checkpoint": "merging.checkpoints",
+    "Fisher": "merging.fisher",
+    "MergingError": "merging.errors",
+    "Pool": "merging.pools",
+    "Recipe": "merging.recipe",
+    "Result": "merging.pipeline",
+    "Score": "merging.metrics",
+    "Task": "merging.tasks",
+    "diagonal_fisher": "merging.fisher",
+    "export": "merging.export",
+    "merge_parameters": "merging.merge",
+    "open_checkpoint": "merging.checkpoints",
+    "open_pool": "merging.pools",
+    "open_task": "merging.tasks",
+    "prepare": "merging.pipeline",
+    "preset_recipe": "merging.recipe",
+    "recipe_for_pool": "merging.recipe",
+    "run": "merging.pipeline",
+    "search_weights": "merging.search",
+}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f'module "merging" has no attribute "{name}"')
+    home = import_module(_HOMES[name])
+    # `export` is a function in a module of its own name.
+    return getattr(home, name)
+
+
+def __dir__() -> list[str]:
+    return __all__

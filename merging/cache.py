@@ -1,0 +1,100 @@
+"""Fishers on disk, each under a name made of everything that decides it."""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from merging.errors import CacheError, FisherError
+
+# Raise it whenever estimated numbers change; CHANGELOG lists it under Numerics.
+FISHER_VERSION = 1
+
+
+class FisherKey(NamedTuple):
+    """Everything that decides a Fisher: content hashes of checkpoint and task, split, rows and estimator."""
+
+    checkpoint: str
+    task: str
+    split: str
+    examples: int | None
+    labels: str
+    seed: int
+
+    def digest(self) -> str:
+        """The hexadecimal name of this Fisher, 40 digits."""
+        content = json.dumps({**self._asdict(), "version": FISHER_VERSION}, sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:40]
+
+
+def cache_folder() -> Path:
+    """Where Fishers are kept: `$FISHER_CACHE_DIR`, else the user's cache folder."""
+    chosen = os.environ.get("FISHER_CACHE_DIR")
+    if chosen:
+        return Path(chosen).expanduser()
+    root = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(root).expanduser() / "fisher-merge-studio" / "fishers"
+
+
+def entry_path(key: FisherKey) -> Path:
+    """The file of a Fisher, whether or not it exists."""
+    return cache_folder() / f"{key.digest()}.safetensors"
+
+
+def require_writable() -> None:
+    """Fails before costly work, not after it.
+
+    Raises: CacheError if nothing can be written into the cache folder.
+    """
+    folder = cache_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".probe-") as probe:
+            probe.write(b"0" * 4096)
+            probe.flush()
+    except OSError as problem:
+        raise _unwritable(folder, problem) from problem
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Calls `write` with a temporary file beside `path` and renames it: `path` is whole or not there.
+
+    Raises: CacheError; the temporary file is gone and an earlier `path` is as it was.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".writing-", suffix=path.suffix)
+        os.close(descriptor)
+        temporary = Path(name)
+        write(temporary)
+        os.replace(temporary, path)
+    # safetensors reports a full disk as its own error, which is not an OSError.
+    except Exception as problem:
+        raise _unwritable(path.parent, problem) from problem
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def read_fisher(key: FisherKey, load: Callable[[Path], object]) -> object | None:
+    """What `load` makes of the cached file; None where there is none, or where it is damaged (it is removed)."""
+    path = entry_path(key)
+    if not path.is_file():
+        return None
+    try:
+        return load(path)
+    except FisherError:
+        path.unlink(missing_ok=True)
+        return None
+
+
+def _unwritable(folder: Path, problem: Exception) -> CacheError:
+    reason = getattr(problem, "strerror", None) or str(problem)
+    return CacheError(
+        f"The Fisher cache cannot be written: expected a folder with free space at \"{folder}\", got '{reason}'. "
+        "Free some space, or set FISHER_CACHE_DIR to a folder that you can write to."
+    )

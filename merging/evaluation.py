@@ -1,0 +1,113 @@
+"""What models predict on tasks."""
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+Batches = Sequence[Mapping[str, Tensor]]
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """The probabilities that a model gives to the K labels of N examples, and the right labels."""
+
+    probabilities: Float[numpy.ndarray, " N K"]
+    labels: Int[numpy.ndarray, " N"]
+
+    @property
+    def correct(self) -> Bool[numpy.ndarray, " N"]:
+        """Which examples' most probable label is the right one."""
+        return self.probabilities.argmax(1) == self.labels
+
+
+def predict(models: Sequence[nn.Module], batches: Sequence[Batches]) -> list[Prediction]:
+    """What each model predicts on its batches: one `Prediction` per pair.
+
+    Models that share one body module and the same input tensors (the tasks of one dataset) share the
+    body's forward pass, too.
+    """
+    found: list[list[Tensor]] = [[] for _ in models]
+    with torch.inference_mode(), _remembering_bodies(models):
+        for group in _same_inputs(batches):
+            for number in range(len(batches[group[0]])):
+                for index in group:
+                    inputs = {name: value for name, value in batches[index][number].items() if name != "labels"}
+                    logits = models[index](**inputs).logits
+                    found[index].append(logits.float().softmax(-1).cpu())
+    return [
+        Prediction(torch.cat(parts).numpy(), numpy.concatenate([batch["labels"].cpu().numpy() for batch in own]))
+        for parts, own in zip(found, batches, strict=True)
+    ]
+
+
+def with_body(model: nn.Module, body: nn.Module) -> nn.Module:
+    """`model` with another body: a view that shares both modules' tensors."""
+    view = copy.copy(model)
+    view._modules = {**model._modules, model.base_model_prefix: body}
+    return view
+
+
+def share_equal_inputs(batches: Sequence[Batches]) -> list[Batches]:
+    """The same batches, where those with equal input tensors hold the very same ones, so that `predict` sees it."""
+    shared: list[Batches] = []
+    for own in batches:
+        twin = next((other for other in shared if _equal_inputs(own, other)), own)
+        pairs = zip(own, twin, strict=True)
+        shared.append([{**{name: two[name] for name in one}, "labels": one["labels"]} for one, two in pairs])
+    return shared
+
+
+def _equal_inputs(own: Batches, other: Batches) -> bool:
+    return len(own) == len(other) and all(
+        one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one if name != "labels")
+        for one, two in zip(own, other, strict=True)
+    )
+
+
+def _same_inputs(batches: Sequence[Batches]) -> list[list[int]]:
+    """Indices of batches whose input tensors are the same objects, in groups."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for index, own in enumerate(batches):
+        key = tuple(id(value) for batch in own for name, value in batch.items() if name != "labels")
+        groups.setdefault(key, []).append(index)
+    return list(groups.values())
+
+
+@contextmanager
+def _remembering_bodies(models: Sequence[nn.Module]) -> Iterator[None]:
+    """Lets every body answer a repeated call on the same tensors with its last output."""
+    bodies = {id(model.base_model): model.base_model for model in models if model.base_model is not model}
+    for body in bodies.values():
+        body.forward = _remembering(body.forward)
+    try:
+        yield
+    finally:
+        for body in bodies.values():
+            del body.forward
+
+
+def _remembering(forward: Callable[..., object]) -> Callable[..., object]:
+    last: dict[str, object] = {}
+
+    def remembered(*arguments: object, **named: object) -> object:
+        given = [*arguments, *named.items()]
+        # The tensors themselves are kept beside their ids, so that no id is used anew.
+        key = [
+            id(item[1])
+            if isinstance(item, tuple) and isinstance(item[1], Tensor)
+            else id(item)
+            if isinstance(item, Tensor)
+            else repr(item)
+            for item in given
+        ]
+        if last.get("key") != key:
+            last.update(key=key, given=given, output=forward(*arguments, **named))
+        return last["output"]
+
+    return remembered

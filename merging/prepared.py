@@ -1,0 +1,222 @@
+"""Models opened, Fishers estimated, single models evaluated: all that a merge with any weights needs."""
+
+import copy
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from merging.checkpoints import Checkpoint, body_prefix
+from merging.ensemble import average_probabilities
+from merging.errors import RecipeError, quoted
+from merging.evaluation import Batches, Prediction, predict, share_equal_inputs, with_body
+from merging.fisher import Fisher
+from merging.merge import merge_parameters
+from merging.recipe import Recipe
+from merging.tasks import Task
+
+OnProgress = Callable[[float, str], None]
+Predictions = dict[str, Prediction]
+
+
+@dataclass(frozen=True, eq=False)
+class EvaluationTask:
+    """A task that methods are compared on: `owners` are the models it is the own task of, `head` whose head it uses."""
+
+    name: str
+    task: Task
+    head: int
+    owners: tuple[int, ...]
+
+
+@dataclass(eq=False)
+class Prepared:
+    """Everything about a recipe that does not depend on its weights; safe to use from several threads.
+
+    Names are unique: one per model (`names`) and one per task. `base` holds the base's parameters or None.
+    """
+
+    recipe: Recipe
+    names: list[str]
+    checkpoints: list[Checkpoint]
+    modules: list[nn.Module]
+    fishers: list[Fisher]
+    tasks: list[EvaluationTask]
+    device: str
+    base: Mapping[str, Tensor] | None = None
+    timings: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._lock = threading.RLock()
+        self._batches: dict[str, list[Batches]] = {}
+        self._fixed: dict[str, tuple[dict[str, Predictions], Predictions]] = {}
+        self._target = copy.deepcopy(self.modules[0])
+
+    @property
+    def equal_labels(self) -> bool:
+        """Whether all models predict the same labels in the same order.
+
+        Names like `LABEL_0` say nothing; they count as equal only for models of one task.
+        """
+        names = {checkpoint.label_names for checkpoint in self.checkpoints}
+        generic = any(name.startswith("LABEL_") for name in next(iter(names)))
+        one_task = any(len(entry.owners) == len(self.modules) for entry in self.tasks)
+        return len(names) == 1 and (one_task or not generic)
+
+    @property
+    def merged_names(self) -> list[str]:
+        """The parameters that are merged: the body's, or all with `heads: merge`."""
+        names = [name for name, _ in self.modules[0].named_parameters()]
+        prefix = body_prefix(self.modules[0])
+        return names if self.recipe.heads == "merge" else [name for name in names if name.startswith(prefix)]
+
+    def parameters(self) -> list[dict[str, Tensor]]:
+        """Each model's parameters that are merged, by name."""
+        wanted = set(self.merged_names)
+        return [
+            {name: tensor.detach() for name, tensor in module.named_parameters() if name in wanted}
+            for module in self.modules
+        ]
+
+    def merge(
+        self, recipe: Recipe, *, rule: str | None = None, on_progress: OnProgress | None = None
+    ) -> dict[str, Tensor]:
+        """The merged parameters with the recipe's weights and Fisher settings; by its own rule, or by `rule`."""
+        settings = recipe.fisher
+        return merge_parameters(
+            self.parameters(),
+            rule or recipe.rule,
+            recipe.weights,
+            fishers=self.fishers or None,
+            floor=float(settings.floor),
+            normalise=settings.normalise,
+            zero_rule=settings.zero_rule,
+            base=self.base,
+            device=self.device,
+            on_progress=on_progress,
+        )
+
+    def predict_merged(self, merged: Mapping[str, Tensor], split: str, weights: list[float]) -> Predictions:
+        """What the model with these parameters predicts on every task of a split."""
+        with self._lock:
+            self.load_merged(self._target, merged, weights)
+            body = self._target.base_model
+            keep = self.recipe.heads == "keep"
+            models = [with_body(self.modules[entry.head], body) if keep else self._target for entry in self.tasks]
+            predictions = predict(models, self.batches(split))
+        return {entry.name: prediction for entry, prediction in zip(self.tasks, predictions, strict=True)}
+
+    def load_merged(self, target: nn.Module, merged: Mapping[str, Tensor], weights: list[float]) -> None:
+        """Writes merged parameters into a module, and the λ-weighted mean of floating-point buffers with them."""
+        own = dict(target.named_parameters())
+        buffers = [dict(module.base_model.named_buffers()) for module in self.modules]
+        with torch.no_grad():
+            for name, tensor in merged.items():
+                own[name].copy_(tensor)
+            if buffers[0]:
+                for name, tensor in merge_parameters(buffers, "isotropic", weights).items():
+                    target.base_model.get_buffer(name).copy_(tensor)
+
+    def merged_copy(self, merged: Mapping[str, Tensor], weights: list[float]) -> nn.Module:
+        """A model of its own with these parameters; its head is the first model's unless heads are merged."""
+        target = copy.deepcopy(self.modules[0])
+        self.load_merged(target, merged, weights)
+        return target
+
+    def fixed_predictions(self, split: str) -> tuple[dict[str, Predictions], Predictions]:
+        """What no weight changes, computed once: each single model by name and task, and the ensemble by task."""
+        with self._lock:
+            if split not in self._fixed:
+                self._fixed[split] = self._predict_fixed(split)
+            return self._fixed[split]
+
+    def batches(self, split: str) -> list[Batches]:
+        """The split of every task, on the device; equal inputs are stored once."""
+        with self._lock:
+            if split not in self._batches:
+                examples = None if self.recipe.evaluation.examples == "all" else int(self.recipe.evaluation.examples)
+                batches = share_equal_inputs([self._encoded(entry, split, examples) for entry in self.tasks])
+                self._batches[split] = _on_device(batches, self.device)
+            return self._batches[split]
+
+    def size_bytes(self) -> int:
+        """The memory that the models and their Fishers take."""
+        models = sum(tensor.nbytes for module in [*self.modules, self._target] for tensor in module.parameters())
+        return models + sum(tensor.nbytes for fisher in self.fishers for tensor in fisher.values())
+
+    def _encoded(self, entry: EvaluationTask, split: str, examples: int | None) -> Batches:
+        checkpoint = self.checkpoints[entry.head]
+        return entry.task.batches(split, checkpoint, examples=examples, seed=self.recipe.fisher.seed)
+
+    def _predict_fixed(self, split: str) -> tuple[dict[str, Predictions], Predictions]:
+        batches = self.batches(split)
+        singles: dict[str, Predictions] = {name: {} for name in self.names}
+        members: dict[str, list[Prediction]] = {entry.name: [] for entry in self.tasks}
+        for index, module in enumerate(self.modules):
+            heads = [module if self.equal_labels else self.modules[entry.head] for entry in self.tasks]
+            predictions = predict([with_body(head, module.base_model) for head in heads], batches)
+            for entry, own, member in zip(self.tasks, batches, predictions, strict=True):
+                members[entry.name].append(member)
+                if self._can_do(index, entry):
+                    same_head = self.equal_labels or index == entry.head
+                    singles[self.names[index]][entry.name] = member if same_head else predict([module], [own])[0]
+        ensemble = {
+            name: Prediction(average_probabilities([one.probabilities for one in own]), own[0].labels)
+            for name, own in members.items()
+        }
+        return singles, ensemble
+
+    def _can_do(self, index: int, entry: EvaluationTask) -> bool:
+        same_labels = self.checkpoints[index].label_names == self.checkpoints[entry.head].label_names
+        return same_labels and (self.equal_labels or index in entry.owners or not entry.owners)
+
+
+def evaluation_tasks(own: list[Task], extra: list[Task], checkpoints: list[Checkpoint]) -> list[EvaluationTask]:
+    """The models' own tasks, each once, then the extra ones, with unique names.
+
+    Raises: RecipeError if no model's labels fit an extra task.
+    """
+    entries: dict[str, EvaluationTask] = {}
+    for task in own:
+        if task.reference not in entries:
+            owners = tuple(index for index, other in enumerate(own) if other.reference == task.reference)
+            entries[task.reference] = EvaluationTask(task.name, task, owners[0], owners)
+    for task in extra:
+        fitting = [
+            index
+            for index, checkpoint in enumerate(checkpoints)
+            if task.labels is None or set(task.labels) == set(checkpoint.label_names)
+        ]
+        if not fitting:
+            raise RecipeError(
+                f'Task "{task.name}" cannot be evaluated: expected a model with its labels {quoted(task.labels)}, '
+                "got none in the recipe. Take it out of the evaluation's tasks."
+            )
+        entries.setdefault(task.reference, EvaluationTask(task.name, task, fitting[0], ()))
+    names = unique_names([entry.name for entry in entries.values()])
+    return [
+        EvaluationTask(name, entry.task, entry.head, entry.owners)
+        for name, entry in zip(names, entries.values(), strict=True)
+    ]
+
+
+def unique_names(names: list[str]) -> list[str]:
+    """The names, with `-2`, `-3`, … after those that occur again."""
+    seen: dict[str, int] = {}
+    result = []
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+        result.append(name if seen[name] == 1 else f"{name}-{seen[name]}")
+    return result
+
+
+def _on_device(batches: list[Batches], device: str) -> list[Batches]:
+    """The batches on a device; what was one tensor stays one tensor."""
+    moved: dict[int, Tensor] = {}
+
+    def move(tensor: Tensor) -> Tensor:
+        return moved.setdefault(id(tensor), tensor.to(device))
+
+    return [[{name: move(tensor) for name, tensor in batch.items()} for batch in own] for own in batches]

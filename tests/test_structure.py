@@ -1,0 +1,220 @@
+"""The house rules that a parser can check: the direction of imports, sizes, docstrings, the lock."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+LONGEST_FILE = 250  # lines
+
+# A module of `merging` imports modules of a strictly lower level only; inside one package, also of its own level.
+# `a.b` names a module, `a.*` all other modules in package a, `a` a module, or a package with what is not named.
+LEVELS = {
+    "errors": 0,
+    "zoo": 0,  # its __init__: where the embedded files lie
+    "parameters": 0.5,
+    "devices": 0.5,
+    "rules": 1,
+    "gradients": 1,
+    "ensemble": 1,
+    "metrics": 1,
+    "cache": 2,
+    "checkpoints": 2,
+    "columns": 2.3,  # of a task's dataset, as its checkpoint needs them
+    "tasks": 2.4,
+    "pools": 2.5,
+    "fisher": 3,
+    "merge": 3,
+    "evaluation": 3,
+    "recipe": 3.5,  # checks a recipe's words against merge's
+    "prepared": 3.7,
+    "diagnostics": 4,
+    "search": 4,
+    "pipeline": 5,
+    "export": 5.5,  # writes the pipeline's result
+    "__init__": 6,
+    "zoo.*": 6.2,  # the scripts that rebuild the pools
+    "__main__": 6.5,
+}
+# Pairs (importer, imported) that LEVELS forbids and that are right nevertheless, with the reason beside each.
+ALLOWED: set[tuple[str, str]] = set()
+
+MERGING_NEVER_IMPORTS = {"gradio", "plotly", "components", "app"}
+WITHOUT_GRADIO = ("figures", "form", "jobs", "style")
+MAY_PRINT = ("merging/__main__.py", "merging/zoo/build")
+
+
+def test_merging_knows_nothing_of_the_page():
+    violations = [
+        f"{_shown(path)}:{line} imports {name}"
+        for path in _sources("merging")
+        for name, line in _imports(path)
+        if name.split(".")[0] in MERGING_NEVER_IMPORTS
+    ]
+    assert not violations, _listed(violations)
+
+
+def test_components_do_not_import_the_app():
+    violations = [
+        f"{_shown(path)}:{line} imports {name}"
+        for path in _sources("components")
+        for name, line in _imports(path)
+        if name.split(".")[0] == "app"
+    ]
+    assert not violations, _listed(violations)
+
+
+def test_every_module_of_merging_has_a_level():
+    homeless = [_shown(path) for path in _sources("merging") if _level(_module(path)) is None]
+    assert not homeless, "Give these a line in LEVELS (tests/test_structure.py):" + _listed(homeless)
+
+
+def test_merging_imports_only_downward():
+    violations = []
+    for path in _sources("merging"):
+        importer = _module(path).removeprefix("merging.")
+        for name, line in _imports(path):
+            if name.split(".")[0] != "merging":
+                continue
+            imported = name.removeprefix("merging.") if name != "merging" else "__init__"
+            if not _may_import(importer, imported):
+                levels = f"level {_level(importer)} -> {_level(imported)}"
+                violations.append(f"{_shown(path)}:{line} imports {imported} ({levels})")
+    assert not violations, _listed(violations)
+
+
+def test_pure_components_do_not_import_gradio():
+    violations = []
+    for leaf in WITHOUT_GRADIO:
+        for path in _reached(f"components.{leaf}"):
+            violations += [
+                f"{_shown(path)}:{line} imports {name}, reached from components/{leaf}.py"
+                for name, line in _imports(path)
+                if name.split(".")[0] == "gradio"
+            ]
+    assert not violations, _listed(violations)
+
+
+def test_files_stay_short():
+    lengths = {_shown(path): len(path.read_text("utf-8").splitlines()) for path in _sources()}
+    too_long = [f"{name}: {length} lines" for name, length in lengths.items() if length > LONGEST_FILE]
+    assert not too_long, f"Longest allowed: {LONGEST_FILE} lines." + _listed(too_long)
+
+
+def test_merging_does_not_print():
+    violations = [
+        f"{_shown(path)}:{node.lineno}"
+        for path in _sources("merging")
+        if not _shown(path).startswith(MAY_PRINT)
+        for node in ast.walk(_tree(path))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+    ]
+    assert not violations, _listed(violations)
+
+
+def test_public_functions_have_docstrings():
+    bare = [
+        f"{_shown(path)}:{node.lineno} {node.name}"
+        for path in _sources()
+        for node in _tree(path).body
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and not node.name.startswith("_")
+        and not ast.get_docstring(node)
+    ]
+    assert not bare, _listed(bare)
+
+
+def test_torch_is_a_range_for_the_app_and_pinned_in_the_lock():
+    ranges = _requirements("requirements.txt")
+    assert "torch" in ranges
+    assert "==" not in ranges["torch"], "ZeroGPU brings its own torch: never pin it in requirements.txt."
+    assert re.fullmatch(r"==[\d.]+", _requirements("tests/constraints.txt")["torch"])
+
+
+def test_the_lock_pins_every_requirement_exactly_and_portably():
+    lock = _requirements("tests/constraints.txt")
+    loose = [f"{name}{version}" for name, version in lock.items() if not re.fullmatch(r"==[\w.]+", version)]
+    assert not loose, "Expected NAME==VERSION: no URL, no path, no local version such as +cpu." + _listed(loose)
+    assert "torchvision" not in lock
+    needed = {**_requirements("requirements.txt"), **_requirements("tests/requirements.txt")}
+    missing = sorted(set(needed) - set(lock))
+    assert not missing, "Pin these in tests/constraints.txt:" + _listed(missing)
+
+
+def _may_import(importer: str, imported: str) -> bool:
+    above, below = _level(importer), _level(imported)
+    if above is None or below is None or (importer, imported) in ALLOWED:
+        return True  # a module without a level fails its own test
+    same_package = importer.split(".")[0] == imported.split(".")[0]
+    return below < above or (same_package and below == above)
+
+
+def _level(module: str) -> float | None:
+    module = module.removeprefix("merging.")
+    package = module.split(".")[0]
+    for key in (module, f"{package}.*" if "." in module else package, package):
+        if key in LEVELS:
+            return LEVELS[key]
+    return None
+
+
+def _sources(*roots: str) -> Iterator[Path]:
+    for root in roots or ("app.py", "merging", "components"):
+        path = ROOT / root
+        yield from sorted(path.rglob("*.py")) if path.is_dir() else [path] if path.exists() else []
+
+
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text("utf-8"), filename=str(path))
+
+
+def _module(path: Path) -> str:
+    """The dotted name; a package's is its folder's, but that of merging/__init__.py is merging.__init__."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 2 else parts)
+
+
+def _imports(path: Path) -> Iterator[tuple[str, int]]:
+    """Every imported module with its line, wherever in the file; `from package import module` gives the module."""
+    package = path.relative_to(ROOT).parent.parts
+    for node in ast.walk(_tree(path)):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = list(package[: len(package) - node.level + 1]) if node.level else []
+            source = ".".join([*base, *filter(None, [node.module])])
+            inner = (f"{source}.{alias.name}" for alias in node.names)
+            yield from {(name if _file(name) else source, node.lineno) for name in inner}
+
+
+def _file(module: str) -> Path | None:
+    path = ROOT.joinpath(*module.split("."))
+    candidates = (path.with_name(path.name + ".py"), path / "__init__.py")
+    return next((candidate for candidate in candidates if candidate.exists()), None)
+
+
+def _reached(module: str) -> set[Path]:
+    """The files of `components` that importing a module runs, its own and the package's __init__ included."""
+    waiting, reached = [module, "components"], set()
+    while waiting:
+        path = _file(waiting.pop())
+        if path and path not in reached:
+            reached.add(path)
+            waiting += [name for name, _ in _imports(path) if name.split(".")[0] == "components"]
+    return reached
+
+
+def _requirements(name: str) -> dict[str, str]:
+    """Package -> what stands behind its name, from a requirements file; names normalised as PEP 503 says."""
+    lines = (line.split("#")[0].strip() for line in (ROOT / name).read_text("utf-8").splitlines())
+    split = (re.fullmatch(r"([\w.-]+)(?:\[.*?\])?\s*(.*)", line) for line in lines if line)
+    return {re.sub(r"[-_.]+", "-", found[1]).lower(): found[2].replace(" ", "") for found in split if found}
+
+
+def _shown(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def _listed(violations: list[str]) -> str:
+    return "\n  " + "\n  ".join(violations)
