@@ -19,7 +19,8 @@ class FisherMap:
 
     `mean` (M, L, K) is the mean of the raw Fisher over the cell's coordinates; `share` (M, L, K) the model's part
     of Σ λF in the cell, with F floored and normalised as in the merge, summing to 1 over the models (all 0 where
-    Σ λF = 0); `tensors` (L, K) lists the cell's parameters; `zeros` (M,) is the fraction of coordinates with F = 0.
+    Σ λF = 0); `tensors` (L, K) lists the cell's parameters; `traces` (M,) are the sums of the raw Fishers, `zeros` (M,)
+    the fractions of coordinates with F = 0, and `total_share` (M,) the models' parts of Σ λF over all cells.
     """
 
     models: tuple[str, ...]
@@ -28,7 +29,9 @@ class FisherMap:
     mean: Float[numpy.ndarray, " M L K"]
     share: Float[numpy.ndarray, " M L K"]
     tensors: tuple[tuple[tuple[str, ...], ...], ...]
+    traces: Float[numpy.ndarray, " M"]
     zeros: Float[numpy.ndarray, " M"]
+    total_share: Float[numpy.ndarray, " M"]
 
 
 def fisher_map(prepared: Prepared, recipe: Recipe) -> FisherMap:
@@ -60,8 +63,18 @@ def fisher_map(prepared: Prepared, recipe: Recipe) -> FisherMap:
     zeros = numpy.array(
         [sum(int((fisher[n] == 0).sum()) for n in names) / sum(sizes.values()) for fisher in prepared.fishers]
     )
-    grid = tuple(tuple(row) for row in cells)
-    return FisherMap(tuple(prepared.names), tuple(layers), tuple(kinds), mean, share, grid, zeros)
+    parts = numpy.nansum(owned, axis=(1, 2))
+    return FisherMap(
+        models=tuple(prepared.names),
+        layers=tuple(layers),
+        kinds=tuple(kinds),
+        mean=mean,
+        share=share,
+        tensors=tuple(tuple(row) for row in cells),
+        traces=numpy.nansum(raw, axis=(1, 2)),
+        zeros=zeros,
+        total_share=parts / (parts.sum() or 1.0),
+    )
 
 
 def _total(tensor: torch.Tensor) -> float:

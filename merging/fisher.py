@@ -56,14 +56,16 @@ class Fisher(Mapping[str, Tensor]):
             with safe_open(path, framework="pt") as file:
                 about = json.loads((file.metadata() or {})["fisher"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        except (SafetensorError, OSError, KeyError, ValueError) as problem:
+            return Fisher(tensors, int(about["examples"]), str(about["labels"]), int(about["seed"]))
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as problem:
             raise FisherError(
                 f'"{Path(path).name}" cannot be read: expected a Fisher in safetensors, got {problem!s:.120}. '
                 "Delete the file; it is estimated again."
             ) from problem
-        return Fisher(tensors, int(about["examples"]), str(about["labels"]), int(about["seed"]))
 
 
+# Also for callers in inference mode, whose new tensors (sums, a float32 copy) could not take part in gradients.
+@torch.inference_mode(False)
 def diagonal_fisher(
     model: nn.Module,
     batches: Iterable[Mapping[str, object]],
@@ -124,7 +126,7 @@ def _ready_for_gradients(model: nn.Module) -> Iterator[None]:
         model.eval()
         for parameter, _ in required:
             parameter.requires_grad_(True)
-        with torch.inference_mode(False), torch.enable_grad():
+        with torch.enable_grad():
             yield
     finally:
         for module, training in modes:

@@ -176,7 +176,9 @@ def fisher_scales(
         if normalise == "trace":
             scale = math.fsum(float(tensor.sum()) for tensor in floored)
         elif normalise == "l2":
-            scale = math.hypot(*(float(torch.linalg.vector_norm(tensor)) for tensor in floored))
+            # Relative to the largest entry, whose square may be 0 or infinite.
+            peak = max((float(tensor.max()) for tensor in floored if tensor.numel()), default=0.0) or 1.0
+            scale = peak * math.hypot(*(float(torch.linalg.vector_norm(tensor / peak)) for tensor in floored))
         else:
             scale = 1.0
         scales.append(scale if scale > 0 else 1.0)

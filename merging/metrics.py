@@ -4,7 +4,6 @@ from dataclasses import asdict, dataclass
 
 import numpy
 from jaxtyping import Bool
-from scipy.stats import binomtest
 
 
 @dataclass(frozen=True)
@@ -53,6 +52,8 @@ def paired_test(first: Bool[numpy.ndarray, " N"], second: Bool[numpy.ndarray, " 
 
     Source: McNemar 1947; the discordant examples are binomial with p = ½ under the null hypothesis.
     """
+    from scipy.stats import binomtest  # a second of import time, which the page's start does not need
+
     only_first = int(numpy.sum(first & ~second))
     only_second = int(numpy.sum(second & ~first))
     discordant = only_first + only_second
@@ -60,6 +61,8 @@ def paired_test(first: Bool[numpy.ndarray, " N"], second: Bool[numpy.ndarray, " 
 
 
 def _score(correct: float, count: int) -> Score:
+    from scipy.stats import binomtest
+
     # The Wilson interval is defined for whole counts; a mean of several models is rounded outwards.
     low = binomtest(int(numpy.floor(correct)), count).proportion_ci(method="wilson").low
     high = binomtest(int(numpy.ceil(correct)), count).proportion_ci(method="wilson").high

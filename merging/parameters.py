@@ -11,7 +11,7 @@ from merging.errors import StructureError, quoted
 
 KINDS = ("q", "k", "v", "qkv", "o", "up", "down", "norm", "embedding", "other")
 
-_LAYER = re.compile(r"(?:^|\.)(?:layers?|h|blocks?)\.(\d+)\.")
+_LAYER = re.compile(r"(?:^|[._])(?:layers?|h|blocks?)\.(\d+)\.")
 
 # Looked through in this order: the first pattern that is found in the name decides.
 _KIND_PATTERNS = (
@@ -22,7 +22,7 @@ _KIND_PATTERNS = (
     ("k", re.compile(r"key|k_proj|k_lin|\.k\b")),
     ("v", re.compile(r"value|v_proj|v_lin|\.v\b")),
     ("o", re.compile(r"attention\.output|attn\.c_proj|out_proj|o_proj|out_lin|attention\.dense|\.o\b")),
-    ("up", re.compile(r"intermediate|fc1|c_fc|lin1|up_proj|gate_proj|wi\b|wi_\d|\bffn\.")),
+    ("up", re.compile(r"intermediate|fc1|c_fc|lin1|up_proj|gate_proj|wi\b|wi_\d|\bffn\.(?!lin2)")),
     ("down", re.compile(r"output\.dense|fc2|mlp\.c_proj|lin2|down_proj|wo\b|ffn_output")),
 )
 

@@ -1,0 +1,72 @@
+"""The studio's page: places the panels, wires them, launches."""
+
+import os
+
+# Threads that wait for work must not spin: beside other work on few cores that is many times slower.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+
+import gradio as gr
+
+from components import events
+from components.export_panel import create_export_panel
+from components.heatmaps import create_heatmaps
+from components.job_panel import begin, create_job_panel
+from components.merge_settings import create_merge_settings
+from components.pool_picker import DEFAULT_POOL, create_pool_picker, preset_models
+from components.score_charts import create_score_charts
+from components.style import CSS, FORMULA, HEAD
+from components.theme import theme
+from components.weight_sliders import create_weight_sliders
+from merging.pools import open_pool
+from merging.recipe import preset_recipe
+
+
+def build_app() -> gr.Blocks:
+    """The page, opened on the first preset of the embedded pool."""
+    pool = open_pool(DEFAULT_POOL)
+    with gr.Blocks(title="Fisher Merge Studio", delete_cache=(3600, 86400), fill_width=True) as page:
+        width_px = gr.Number(1200, visible=False)
+        with gr.Sidebar(width=330, label="Set-up") as sidebar:
+            picker, job = create_pool_picker(below_models=create_job_panel)
+        gr.HTML(HEAD)
+        with gr.Tabs():
+            with gr.Tab("Merge", id="merge"):
+                gr.HTML(FORMULA)
+                weights = create_weight_sliders(preset_models(pool, pool.presets[0].name))
+                charts = create_score_charts()
+                settings = create_merge_settings()
+            with gr.Tab("Inspect", id="inspect") as inspect_tab:
+                maps = create_heatmaps()
+            with gr.Tab("Export", id="export") as export_tab:
+                exports = create_export_panel()
+        parts = events.Parts(
+            page, sidebar, width_px, picker, job, weights, charts, settings, inspect_tab, maps, export_tab, exports
+        )
+        events.wire(parts)
+    return page
+
+
+def main() -> None:
+    """Serves the page on this machine, and starts the first merge before anyone opens it."""
+    pool = open_pool(DEFAULT_POOL)
+    begin(preset_recipe(pool, pool.presets[0].name))
+    page = build_app()
+    page.queue(max_size=64)
+    page.launch(
+        server_name=os.environ.get("GRADIO_SERVER_NAME") or ("0.0.0.0" if os.environ.get("SPACE_ID") else "127.0.0.1"),
+        theme=theme(),
+        css=CSS,
+        run_history=False,
+        footer_links=["api"],
+        allowed_paths=[],
+        max_file_size="5mb",
+        state_session_capacity=200,
+        ssr_mode=False,
+    )
+
+
+if __name__ == "__main__":
+    main()

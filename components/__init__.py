@@ -1,0 +1,1 @@
+"""The page: one panel per module, no mathematics."""

@@ -1,0 +1,110 @@
+"""Estimating: the buttons, the progress with its ETA, and the way to stop."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from html import escape
+
+import gradio as gr
+
+from components.form import Form, recipe_of
+from components.jobs import REGISTRY, Job
+from components.pool_picker import is_hosted
+from components.store import STORE, preparation_key
+from components.tables import notice
+from merging.errors import MergingError
+from merging.pipeline import evaluate, prepare
+from merging.recipe import Recipe
+
+POLL_S = 0.4
+
+
+@dataclass(frozen=True)
+class JobPanel:
+    """The widgets of the job: `finished` changes when a job ends well, and everything is redrawn."""
+
+    estimate: gr.Button
+    stop: gr.Button
+    progress: gr.HTML
+    timer: gr.Timer
+    job_id: gr.BrowserState
+    finished: gr.State
+
+    def outputs(self) -> list[gr.components.Component]:
+        """The outputs of `started`, `polled` and `stopped`."""
+        return [self.estimate, self.stop, self.progress, self.timer, self.job_id, self.finished]
+
+
+def create_job_panel() -> JobPanel:
+    """The two buttons with the progress under them."""
+    with gr.Row():
+        estimate = gr.Button("Estimate Fisher", variant="primary", min_width=120)
+        stop = gr.Button("Stop", variant="stop", interactive=False, min_width=70)
+    progress = gr.HTML(elem_id="progress")
+    # The secret is not one: it only keeps the stored value the same after a restart of the server.
+    job_id = gr.BrowserState("", storage_key="fisher-merge-studio-job", secret="fisher-merge-studio")
+    return JobPanel(estimate, stop, progress, gr.Timer(POLL_S, active=False), job_id, gr.State(""))
+
+
+def begin(recipe: Recipe) -> Job:
+    """Prepares a recipe in the background, or joins whoever is preparing the same one."""
+
+    def work(on_progress: Callable[[float, str], None]) -> None:
+        prepared = prepare(recipe, on_progress)
+        on_progress(1.0, "evaluating the single models and the ensemble")
+        evaluate(prepared, recipe)
+        STORE.put(recipe, prepared)
+
+    return REGISTRY.start(preparation_key(recipe), work)
+
+
+def started(*values: object) -> list[object]:
+    """Starts the estimation of what the page shows."""
+    try:
+        recipe = recipe_of(Form.of(*values), hosted=is_hosted())
+    except MergingError as problem:
+        return [gr.skip(), gr.skip(), notice(str(problem), "error"), *[gr.skip()] * 3]
+    return watched(begin(recipe))
+
+
+def polled(job_id: str) -> list[object]:
+    """Where the job stands."""
+    return watched(REGISTRY.get(job_id))
+
+
+def stopped(job_id: str) -> list[object]:
+    """Asks the job to stop, which it does within a batch."""
+    return watched(REGISTRY.stop(job_id))
+
+
+def watched(job: Job | None) -> list[object]:
+    """The panel for a job: buttons, progress, whether to ask again, and the mark that it is finished."""
+    if job is None:
+        return [gr.update(interactive=True), gr.update(interactive=False), "", gr.Timer(active=False), "", gr.skip()]
+    active = job.active
+    return [
+        gr.update(interactive=not active),
+        gr.update(interactive=active and not job.asked_to_stop.is_set()),
+        progress_html(job),
+        gr.Timer(active=active),
+        job.id,
+        job.id if job.state == "done" else gr.skip(),
+    ]
+
+
+def progress_html(job: Job) -> str:
+    """Phase, per cent and time to go; or how it ended."""
+    if job.state == "failed":
+        return notice(job.message, "error")
+    if job.state == "stopped":
+        return notice(job.message)
+    if job.state == "done":
+        return f'<div role="status">Ready: took {job.ended_s - job.started_s:.1f} s.</div>'
+    remaining = job.remaining_s()
+    eta = "" if remaining is None else f", about {max(1, round(remaining))} s to go"
+    text = "stopping" if job.asked_to_stop.is_set() else job.text
+    percent = 100 * job.fraction
+    return (
+        f'<div role="status">{escape(text)} ({percent:.0f} %{eta})</div>'
+        f'<div class="studio-progress" role="progressbar" aria-label="Estimation" aria-valuenow="{percent:.0f}" '
+        f'aria-valuemin="0" aria-valuemax="100"><div style="width:{percent:.0f}%"></div></div>'
+    )

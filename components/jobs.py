@@ -1,0 +1,112 @@
+"""Long work in threads of its own, so that it outlives the tab that began it, and can be watched and stopped."""
+
+import contextvars
+import logging
+import threading
+import time
+import uuid
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from merging.errors import Cancelled, MergingError
+
+KEPT_JOBS = 64
+KEPT_S = 3600.0
+
+Work = Callable[[Callable[[float, str], None]], object]
+
+
+@dataclass(eq=False)
+class Job:
+    """One piece of work: `state` is waiting, running, done, stopped or failed; `fraction` 0 to 1."""
+
+    id: str
+    key: str
+    state: str = "waiting"
+    fraction: float = 0.0
+    text: str = "waiting for the device"
+    message: str = ""
+    started_s: float = 0.0
+    ended_s: float = 0.0
+    result: object = None
+    asked_to_stop: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def active(self) -> bool:
+        """Whether it is still waiting or running."""
+        return self.state in ("waiting", "running")
+
+    def remaining_s(self) -> float | None:
+        """Seconds to go at the pace so far; None before there is a pace."""
+        elapsed = time.monotonic() - self.started_s
+        return elapsed * (1 - self.fraction) / self.fraction if self.fraction > 0.02 and elapsed > 1 else None
+
+
+class Registry:
+    """Jobs by unguessable id, one at a time on the device, in the order they were asked for."""
+
+    def __init__(self) -> None:
+        self._jobs: OrderedDict[str, Job] = OrderedDict()
+        self._lock = threading.Lock()
+        self._device = ThreadPoolExecutor(max_workers=1, thread_name_prefix="device")
+
+    def start(self, key: str, work: Work) -> Job:
+        """Begins `work(on_progress)`; joins the job of the same key where one is still active."""
+        with self._lock:
+            self._forget_old()
+            for job in self._jobs.values():
+                if job.key == key and job.active and not job.asked_to_stop.is_set():
+                    return job
+            job = Job(id=uuid.uuid4().hex, key=key)
+            self._jobs[job.id] = job
+        context = contextvars.copy_context()
+        self._device.submit(context.run, self._run, job, work)
+        return job
+
+    def get(self, job_id: str | None) -> Job | None:
+        """A job by id; None if it is unknown or forgotten."""
+        with self._lock:
+            return self._jobs.get(job_id or "")
+
+    def stop(self, job_id: str | None) -> Job | None:
+        """Asks a job to stop; it does so at its next report of progress, within a batch."""
+        job = self.get(job_id)
+        if job is not None:
+            job.asked_to_stop.set()
+        return job
+
+    def _run(self, job: Job, work: Work) -> None:
+        def on_progress(fraction: float, text: str) -> None:
+            if job.asked_to_stop.is_set():
+                raise Cancelled
+            job.fraction, job.text = fraction, text
+
+        job.started_s = time.monotonic()
+        job.state = "running"
+        try:
+            on_progress(0.0, "starting")
+            job.result = work(on_progress)
+            job.fraction, job.text, job.state = 1.0, "done", "done"
+        except Cancelled:
+            job.state, job.message = "stopped", "Stopped. Fishers that were finished are kept; the rest starts anew."
+        except MergingError as problem:
+            job.state, job.message = "failed", str(problem)
+        except Exception:
+            logging.getLogger(__name__).exception("job failed")
+            job.state, job.message = (
+                "failed",
+                "This is a bug in the program; its log says more. Reload the page to go on.",
+            )
+        finally:
+            job.ended_s = time.monotonic()
+
+    def _forget_old(self) -> None:
+        now = time.monotonic()
+        for job_id, job in list(self._jobs.items()):
+            if not job.active and (now - job.ended_s > KEPT_S or len(self._jobs) >= KEPT_JOBS):
+                del self._jobs[job_id]
+
+
+REGISTRY = Registry()

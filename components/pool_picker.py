@@ -1,0 +1,130 @@
+"""The sidebar: which models, on which tasks, and how their Fishers are estimated."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import gradio as gr
+
+from components.form import ROWS, model_choices, model_name
+from merging.devices import available_devices
+from merging.gradients import LABELS
+from merging.pools import Pool, open_pool
+from merging.recipe import FisherSettings
+from merging.zoo import names as zoo_names
+
+DEFAULT_POOL = "digits"
+SETTINGS = FisherSettings()
+
+
+@dataclass(frozen=True)
+class PoolPicker:
+    """The sidebar's widgets."""
+
+    pool: gr.Dropdown
+    preset: gr.Dropdown
+    about: gr.Markdown
+    models: gr.Dropdown
+    heads: gr.Radio
+    tasks: gr.Dropdown
+    labels: gr.Radio
+    examples: gr.Slider
+    seed: gr.Number
+    device: gr.Dropdown
+    base: gr.Textbox
+
+
+def is_hosted() -> bool:
+    """Whether strangers use this page: on a Space, folders of the server stay closed."""
+    return bool(os.environ.get("SPACE_ID"))
+
+
+def create_pool_picker(below_models: Callable[[], object]) -> tuple[PoolPicker, object]:
+    """The set-up part of the sidebar, opened on the first preset of the default pool.
+
+    `below_models` builds what stands under the list of models, and is handed back beside the picker.
+    """
+    pool = open_pool(DEFAULT_POOL)
+    first = pool.presets[0]
+    pool_list = gr.Dropdown(
+        zoo_names(),
+        value=DEFAULT_POOL,
+        label="Pool",
+        info=None if is_hosted() else "an embedded pool, or a folder with a pool.yaml",
+        allow_custom_value=not is_hosted(),
+    )
+    preset = gr.Dropdown(preset_choices(pool), value=first.name, label="Preset")
+    about = gr.Markdown(pool.description, elem_classes="studio-about")
+    models = gr.Dropdown(
+        model_choices(pool), value=preset_models(pool, first.name), label="Models", multiselect=True, max_choices=ROWS
+    )
+    below = below_models()
+    heads = gr.Radio(
+        [("keep per task", "keep"), ("merge too", "merge")],
+        value=first.heads,
+        label="Heads",
+        info="merging them needs equal label sets",
+    )
+    tasks = gr.Dropdown(
+        task_choices(pool), value=preset_tasks(pool, first.name), label="Also evaluate on", multiselect=True
+    )
+    with gr.Accordion("Fisher estimation", open=False):
+        labels = gr.Radio(
+            list(LABELS),
+            value=SETTINGS.labels,
+            label="Labels",
+            info="exact: all labels by the model's own probabilities; empirical: the data's labels, not the Fisher",
+        )
+        examples = gr.Slider(16, 2048, value=SETTINGS.examples, step=16, label="Fisher examples")
+        seed = gr.Number(SETTINGS.seed, label="Seed", precision=0, minimum=0)
+        base = gr.Textbox(pool.base or "", label="Base checkpoint", info="used by the zero rule “base”", max_lines=1)
+    device = gr.Dropdown(["auto", *available_devices()], value="auto", label="Device")
+    return PoolPicker(pool_list, preset, about, models, heads, tasks, labels, examples, seed, device, base), below
+
+
+def preset_choices(pool: Pool) -> list[tuple[str, str]]:
+    """What the list of presets shows and holds."""
+    return [(preset.title, preset.name) for preset in pool.presets]
+
+
+def preset_models(pool: Pool, name: str) -> list[str]:
+    """A preset's models, as the list of models holds them."""
+    wanted = pool.preset(name).models
+    by_name = {model_name(value): value for _, value in model_choices(pool)}
+    return [by_name[model] for model in wanted]
+
+
+def preset_tasks(pool: Pool, name: str) -> list[str]:
+    """A preset's tasks beside its models' own, as recipes name them."""
+    return [pool.task_reference(task) for task in pool.preset(name).evaluate]
+
+
+def task_choices(pool: Pool) -> list[tuple[str, str]]:
+    """Every task of a pool that one of its presets evaluates beside the models' own."""
+    named = sorted({task for preset in pool.presets for task in preset.evaluate})
+    return [(task, pool.task_reference(task)) for task in named]
+
+
+def chosen_pool(name: str) -> list[object]:
+    """What another pool changes in the sidebar: presets, description, models, heads, tasks, base.
+
+    Raises: PoolError.
+    """
+    pool = open_pool(name)
+    first = pool.presets[0].name if pool.presets else None
+    return [
+        gr.update(choices=preset_choices(pool), value=first),
+        gr.update(value=pool.description),
+        *chosen_preset(pool, first),
+        gr.update(value=pool.base or ""),
+    ]
+
+
+def chosen_preset(pool: Pool, preset: str | None) -> list[object]:
+    """What another preset changes in the sidebar: models, heads, tasks. Raises: PoolError."""
+    models = preset_models(pool, preset) if preset else [value for _, value in model_choices(pool)[:ROWS]]
+    return [
+        gr.update(choices=model_choices(pool), value=models),
+        gr.update(value=pool.preset(preset).heads if preset else "keep"),
+        gr.update(choices=task_choices(pool), value=preset_tasks(pool, preset) if preset else []),
+    ]

@@ -1,0 +1,56 @@
+"""The Merge tab's picture: per-task bars, their numbers, and a sentence that says what they show."""
+
+from dataclasses import dataclass
+
+import gradio as gr
+
+from components.figures import score_figure
+from components.form import Form, recipe_of
+from components.pool_picker import is_hosted
+from components.store import live_result
+from components.tables import notice, score_sentence, score_table, weight_shares
+from components.weight_sliders import slider_names
+from merging.errors import MergingError
+
+NOT_PREPARED = "The Fishers of this choice are not there yet: press “Estimate Fisher” in the sidebar."
+
+
+@dataclass(frozen=True)
+class ScoreCharts:
+    """The widgets that every move of a slider redraws, in the order of `shown`."""
+
+    notice: gr.HTML
+    sentence: gr.HTML
+    chart: gr.Plot
+    table: gr.HTML
+
+    def outputs(self) -> list[gr.components.Component]:
+        """The outputs of `shown`, without the bar of normalised weights."""
+        return [self.notice, self.sentence, self.chart, self.table]
+
+
+def create_score_charts() -> ScoreCharts:
+    """Empty: the page's load event fills them."""
+    message = gr.HTML(elem_id="notice", elem_classes="studio-message")
+    sentence = gr.HTML(elem_id="sentence")
+    chart = gr.Plot(label="Accuracy per task", show_label=False, elem_id="score-chart", buttons=[])
+    table = gr.HTML(elem_id="score-table")
+    return ScoreCharts(message, sentence, chart, table)
+
+
+def shown(width_px: float, *values: object) -> list[object]:
+    """Merges at the page's weights and scores the merge: notice, sentence, chart, table, normalised weights.
+
+    Where something is wrong the notice says so and the last good picture stays.
+    """
+    try:
+        form = Form.of(*values)
+        recipe = recipe_of(form, hosted=is_hosted())
+        result = live_result(recipe)
+    except MergingError as problem:
+        return [notice(str(problem), "error"), *[gr.skip()] * 4]
+    shares = weight_shares(slider_names(form.models), recipe.weights)
+    if result is None:
+        return [notice(NOT_PREPARED), "", None, "", shares]
+    figure = score_figure(result.scores, result.singles, int(width_px or 1200))
+    return ["", score_sentence(result), figure, score_table(result), shares]

@@ -1,0 +1,54 @@
+"""Prepared recipes, one process-wide store bounded in bytes: visitors share them, sessions hold none."""
+
+import threading
+from collections import OrderedDict
+from dataclasses import replace
+
+from merging.pipeline import Result, evaluate
+from merging.prepared import Prepared
+from merging.recipe import EvaluationSettings, FisherSettings, Recipe
+
+LIMIT_BYTES = 4 * 1024**3
+
+
+def preparation_key(recipe: Recipe) -> str:
+    """Equal for recipes that need the same models and Fishers: without weights and all that is applied live."""
+    live = FisherSettings()
+    fisher = replace(recipe.fisher, floor=live.floor, normalise=live.normalise, zero_rule=live.zero_rule)
+    evaluation = EvaluationSettings(examples=recipe.evaluation.examples, tasks=recipe.evaluation.tasks)
+    bare = replace(recipe, fisher=fisher, evaluation=evaluation, rule="fisher", base=None)
+    return bare.with_weights([1.0] * len(recipe.models)).to_yaml()
+
+
+class Store:
+    """The least recently used recipes are dropped first; at least one is kept, whatever its size."""
+
+    def __init__(self, limit_bytes: int = LIMIT_BYTES) -> None:
+        self._limit_bytes = limit_bytes
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[str, Prepared] = OrderedDict()
+
+    def get(self, recipe: Recipe) -> Prepared | None:
+        """What is prepared for this recipe, or None."""
+        key = preparation_key(recipe)
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+            return self._kept.get(key)
+
+    def put(self, recipe: Recipe, prepared: Prepared) -> None:
+        """Keeps it, dropping the least recently used over the limit."""
+        with self._lock:
+            self._kept[preparation_key(recipe)] = prepared
+            self._kept.move_to_end(preparation_key(recipe))
+            while len(self._kept) > 1 and sum(own.size_bytes() for own in self._kept.values()) > self._limit_bytes:
+                self._kept.popitem(last=False)
+
+
+STORE = Store()
+
+
+def live_result(recipe: Recipe) -> Result | None:
+    """The merge at the recipe's weights and settings, from what is prepared; None where nothing is."""
+    prepared = STORE.get(recipe)
+    return None if prepared is None else evaluate(prepared, recipe)

@@ -1,0 +1,72 @@
+"""Colours, fonts and the few lines of CSS that the stock theme lacks."""
+
+# Okabe & Ito 2008: told apart with every common colour vision; each also has a pattern of its own.
+COLOURS = {
+    "experts": "#7f7f7f",
+    "isotropic": "#56B4E9",
+    "fisher": "#D55E00",
+    "ensemble": "#009E73",
+}
+PATTERNS = {"experts": "", "isotropic": "/", "fisher": "", "ensemble": "x"}
+TITLES = {
+    "experts": "experts (own task)",
+    "isotropic": "isotropic average",
+    "fisher": "Fisher merge",
+    "ensemble": "output ensemble",
+}
+# For models: eight colours, enough for the eight rows of sliders.
+MODEL_COLOURS = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#F0E442", "#D55E00", "#0072B2", "#999999")
+HEAT_COLOURS = "Cividis"
+
+CSS = """
+/* Plotly knows nothing of the theme: its text and lines follow Gradio's variables, also when the mode changes. */
+.js-plotly-plot .main-svg text:not(.bartext, .heatmap-label, .heatmap-label *) { fill: var(--body-text-color) !important; }
+.js-plotly-plot .main-svg .bartext { font-weight: 600; }
+.js-plotly-plot .gridlayer path { stroke: var(--border-color-primary) !important; }
+.js-plotly-plot .zerolinelayer path { stroke: var(--body-text-color-subdued) !important; }
+.js-plotly-plot .errorbar path { stroke: var(--body-text-color) !important; }
+.js-plotly-plot .hoverlayer text { fill: #fff !important; }
+.studio-head h1 { margin: 0 0 .15rem; font-size: 1.55rem; }
+.studio-head p { margin: 0; color: var(--body-text-color-subdued); }
+.studio-formula { font-family: Georgia, 'DejaVu Serif', serif; font-size: 1.1rem; text-align: center; padding: .25rem 0; }
+.studio-formula .fraction { display: inline-block; vertical-align: middle; text-align: center; margin: 0 .2rem; }
+.studio-formula .fraction > span { display: block; padding: 0 .3rem; }
+.studio-formula .fraction > span:first-child { border-bottom: 1px solid currentColor; }
+.studio-sentence { font-size: 1.06rem; line-height: 1.5; padding: .2rem .1rem; }
+.studio-notice { border-left: 4px solid #E69F00; background: var(--background-fill-secondary); padding: .6rem .9rem;
+  border-radius: 4px; color: var(--body-text-color); overflow-wrap: anywhere; }
+.studio-notice.error { border-color: #D55E00; }
+.studio-notice.good { border-color: #009E73; }
+.studio-scroll { overflow-x: auto; max-width: 100%; }
+.studio-table { border: none !important; border-collapse: collapse; width: 100%; font-size: .92rem; font-variant-numeric: tabular-nums; }
+.studio-table caption { text-align: left; color: var(--body-text-color-subdued); padding-bottom: .3rem; }
+.studio-table th, .studio-table td { padding: .3rem .6rem; border-bottom: 1px solid var(--border-color-primary);
+  border-width: 0 0 1px 0 !important; text-align: right; white-space: nowrap; color: var(--body-text-color); }
+.studio-table thead th { white-space: normal; vertical-align: bottom; }
+.studio-table th:first-child { text-align: left; }
+.studio-table tr.mean th, .studio-table tr.mean td { font-weight: 700; }
+.studio-table .better { font-weight: 700; }
+.studio-table .interval { color: var(--body-text-color-subdued); font-size: .82em; display: block; }
+.studio-progress { height: 8px; border-radius: 4px; background: var(--border-color-primary); overflow: hidden; margin: .3rem 0; }
+.studio-progress > div { height: 100%; background: #D55E00; transition: width .3s; }
+.studio-share { font-variant-numeric: tabular-nums; }
+.studio-share .track { display: flex; height: 14px; border-radius: 7px; overflow: hidden; margin: .2rem 0 .35rem;
+  background: var(--border-color-primary); }
+.studio-share .key { display: inline-flex; align-items: center; gap: .3rem; margin-right: .9rem; white-space: nowrap; }
+.studio-share .dot { width: .7rem; height: .7rem; border-radius: 50%; display: inline-block; }
+/* A message without text takes no room. */
+.studio-message:not(:has(.studio-notice)) { display: none !important; }
+@media (max-width: 640px) { .gradio-container { padding: .5rem !important; } .studio-table { font-size: .82rem; }
+  .studio-table th, .studio-table td { padding: .25rem .35rem; } }
+"""
+
+HEAD = """
+<div class="studio-head"><h1>Fisher Merge Studio</h1>
+<p>Merge fine-tuned models by how much each one’s predictions depend on every parameter.</p></div>
+"""
+
+FORMULA = """
+<div class="studio-formula" role="img" aria-label="Each merged parameter is the mean of the models’ parameters, weighted by
+lambda times Fisher information">θ* = <span class="fraction"><span>Σ<sub>i</sub> λ<sub>i</sub> F<sub>i</sub> θ<sub>i</sub></span
+><span>Σ<sub>i</sub> λ<sub>i</sub> F<sub>i</sub></span></span></div>
+"""

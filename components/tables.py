@@ -1,0 +1,112 @@
+"""Numbers and sentences: a result in, HTML and text out. Everything that users named is escaped."""
+
+from collections.abc import Sequence
+from html import escape
+
+from components.style import MODEL_COLOURS, TITLES
+from merging.pipeline import Result
+
+# A weak expert has a large Fisher and drags the others down; this far below the best it is worth a warning.
+WEAK_EXPERT_POINTS = 10.0
+
+
+def score_table(result: Result) -> str:
+    """The chart's numbers: accuracy with 95 % intervals, Fisher − isotropic, McNemar's p, forward passes."""
+    methods = [method for method in ("experts", "isotropic", "fisher", "ensemble") if method in result.scores]
+    paired = {"fisher", "isotropic"} <= set(methods)
+    head = "".join(f'<th scope="col">{escape(TITLES[method])}</th>' for method in methods)
+    head += '<th scope="col">Fisher − isotropic</th><th scope="col">McNemar p</th>' if paired else ""
+    rows = "".join(_task_row(result, task, methods, paired) for task in result.scores[methods[0]])
+    means = "".join(f"<td>{100 * result.mean(method):.1f}</td>" for method in methods)
+    if paired:
+        means += f"<td>{100 * (result.mean('fisher') - result.mean('isotropic')):+.1f}</td><td></td>"
+    passes = "".join(f"<td>{len(result.recipe.models) if method == 'ensemble' else 1}</td>" for method in methods)
+    caption = (
+        f"Accuracy in % on the {escape(result.recipe.evaluation.split)} split, with 95 % Wilson intervals. "
+        "McNemar: exact two-sided test on the same examples."
+    )
+    return (
+        f'<div class="studio-scroll" tabindex="0" role="region" aria-label="Scores as a table"><table class="studio-table">'
+        f'<caption>{caption}</caption><thead><tr><th scope="col">task</th>{head}</tr></thead><tbody>{rows}'
+        f'<tr class="mean"><th scope="row">mean</th>{means}</tr>'
+        f'<tr><th scope="row">forward passes per input</th>{passes}{"<td></td><td></td>" if paired else ""}</tr>'
+        "</tbody></table></div>"
+    )
+
+
+def _task_row(result: Result, task: str, methods: Sequence[str], paired: bool) -> str:
+    cells = ""
+    for method in methods:
+        score = result.scores[method][task]
+        interval = f'<span class="interval">{100 * score.low:.1f} – {100 * score.high:.1f}</span>'
+        cells += f"<td>{100 * score.value:.1f}{interval}</td>"
+    if paired:
+        difference = 100 * (result.scores["fisher"][task].value - result.scores["isotropic"][task].value)
+        p_value = result.compare("fisher", "isotropic", task).p_value
+        better = ' class="better"' if p_value < 0.05 else ""
+        cells += f"<td{better}>{difference:+.1f}</td><td{better}>{_p_text(p_value)}</td>"
+    return f'<tr><th scope="row">{escape(task)}</th>{cells}</tr>'
+
+
+def _p_text(p_value: float) -> str:
+    return "&lt; 0.001" if p_value < 0.001 else f"{p_value:.3f}"
+
+
+def score_sentence(result: Result) -> str:
+    """One or two sentences that say what the chart shows, also where Fisher merging loses."""
+    merge, plain = 100 * result.mean("fisher"), 100 * result.mean("isotropic")
+    gap = merge - plain
+    if abs(gap) < 0.05:
+        verdict = "the same as isotropic averaging"
+    else:
+        verdict = f"{abs(gap):.1f} points {'above' if gap > 0 else 'below'} isotropic averaging ({plain:.1f} %)"
+    count = len(result.recipe.models)
+    text = f"At these weights the <b>Fisher merge</b> is right on <b>{merge:.1f} %</b> on average, {verdict}."
+    if "ensemble" in result.scores:
+        kind = "own outputs averaged" if result.prepared.equal_labels else "each task’s head on every body"
+        text += (
+            f" The output ensemble ({kind}) reaches {100 * result.mean('ensemble'):.1f} %, "
+            f"at {count} forward passes instead of one."
+        )
+    if "experts" in result.scores:
+        text += f" The single models reach {100 * result.mean('experts'):.1f} %."
+    return f'<div class="studio-sentence">{text}{_weak_expert(result)}</div>'
+
+
+def _weak_expert(result: Result) -> str:
+    if "experts" not in result.scores or len(result.scores["experts"]) < 2:
+        return ""
+    own = {entry.name: result.scores["experts"][entry.name].value for entry in result.prepared.tasks if entry.owners}
+    if len(own) < 2:
+        return ""
+    worst = min(own, key=own.get)
+    if 100 * (max(own.values()) - own[worst]) < WEAK_EXPERT_POINTS:
+        return ""
+    return (
+        f" <b>Mind {escape(worst)}</b>: its expert is right on only {100 * own[worst]:.0f} %, and a weak expert has a "
+        "large Fisher that pulls the others towards it."
+    )
+
+
+def weight_shares(names: Sequence[str], weights: Sequence[float]) -> str:
+    """λ as normalised, as one bar with a key; empty where the weights cannot be normalised."""
+    total = sum(weights)
+    if not names or not total > 0:
+        return ""
+    shares = [weight / total for weight in weights]
+    track = "".join(
+        f'<div style="width:{100 * share:.2f}%;background:{MODEL_COLOURS[index % len(MODEL_COLOURS)]}"></div>'
+        for index, share in enumerate(shares)
+    )
+    key = "".join(
+        f'<span class="key"><span class="dot" style="background:{MODEL_COLOURS[index % len(MODEL_COLOURS)]}"></span>'
+        f"{escape(name)} {100 * share:.1f} %</span>"
+        for index, (name, share) in enumerate(zip(names, shares, strict=True))
+    )
+    return f'<div class="studio-share"><div class="track" aria-hidden="true">{track}</div>normalised λ: {key}</div>'
+
+
+def notice(text: str, kind: str = "") -> str:
+    """A message that stays on the page; `kind` is empty, `error` or `good`."""
+    role = "alert" if kind == "error" else "status"
+    return f'<div class="studio-notice {kind}" role="{role}">{escape(text)}</div>' if text else ""
