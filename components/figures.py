@@ -12,6 +12,7 @@ from merging.metrics import Score
 
 # Below this the page is a phone's: no numbers on bars, one heatmap beside the other no more.
 NARROW_PX = 700
+MEAN = "<b>mean</b>"
 
 
 def score_figure(scores: dict[str, dict[str, Score]], singles: dict[str, dict[str, Score]], width_px: int) -> go.Figure:
@@ -35,7 +36,8 @@ def score_figure(scores: dict[str, dict[str, Score]], singles: dict[str, dict[st
     narrow = width_px < NARROW_PX
     figure = go.Figure([_bars(name, own, tasks, colour, pattern, narrow) for name, own, colour, pattern in series])
     if len(tasks) > 1:
-        _add_means(figure)
+        # The means stand apart.
+        figure.add_vline(x=len(tasks) - 0.5, line={"width": 1, "dash": "dot", "color": "#888"})
     figure.update_layout(
         barmode="group",
         bargap=0.22,
@@ -50,9 +52,16 @@ def score_figure(scores: dict[str, dict[str, Score]], singles: dict[str, dict[st
 def _bars(name: str, scores: dict[str, Score], tasks: Sequence[str], colour: str, pattern: str, narrow: bool) -> go.Bar:
     own = [scores.get(task) for task in tasks]
     values = [None if score is None else 100 * score.value for score in own]
+    above = [0.0 if score is None else 100 * (score.high - score.value) for score in own]
+    below = [0.0 if score is None else 100 * (score.value - score.low) for score in own]
+    hover, groups = [_interval_text(score) for score in own], [_plain(task) for task in tasks]
+    if len(tasks) > 1:
+        values.append(None if None in values else sum(values) / len(values))
+        above, below, groups = [*above, 0.0], [*below, 0.0], [*groups, MEAN]
+        hover.append("mean over the tasks")
     return go.Bar(
-        name=name,
-        x=list(tasks),
+        name=_plain(name),
+        x=groups,
         y=values,
         text=None if narrow else ["" if value is None else f"{value:.0f}" for value in values],
         textposition="inside",
@@ -63,36 +72,14 @@ def _bars(name: str, scores: dict[str, Score], tasks: Sequence[str], colour: str
             "color": colour,
             "pattern": {"shape": pattern, "fillmode": "overlay", "fgcolor": "rgba(0,0,0,.4)", "size": 7},
         },
-        error_y={
-            "type": "data",
-            "symmetric": False,
-            "array": [0 if score is None else 100 * (score.high - score.value) for score in own],
-            "arrayminus": [0 if score is None else 100 * (score.value - score.low) for score in own],
-            "thickness": 1.2,
-            "width": 3,
-        },
-        hovertext=[_interval_text(score) for score in own],
+        error_y={"type": "data", "symmetric": False, "array": above, "arrayminus": below, "thickness": 1.2, "width": 3},
+        hovertext=hover,
         hovertemplate="%{x}: <b>%{y:.1f} %</b><br>%{hovertext}<extra>%{fullData.name}</extra>",
     )
 
 
 def _interval_text(score: Score | None) -> str:
     return "" if score is None else f"95 %: {100 * score.low:.1f} to {100 * score.high:.1f}, {score.n} examples"
-
-
-def _add_means(figure: go.Figure) -> None:
-    """A last group, set apart: each method's mean over the tasks, where it has a score on all of them."""
-    for bars in figure.data:
-        complete = all(value is not None for value in bars.y)
-        mean = sum(bars.y) / len(bars.y) if complete else None
-        bars.x = [*bars.x, "<b>mean</b>"]
-        bars.y = [*bars.y, mean]
-        if bars.text is not None:
-            bars.text = [*bars.text, f"{mean:.0f}" if complete else ""]
-        bars.error_y.array = [*bars.error_y.array, 0]
-        bars.error_y.arrayminus = [*bars.error_y.arrayminus, 0]
-        bars.hovertext = [*bars.hovertext, "mean over the tasks"]
-    figure.add_vline(x=len(figure.data[0].x) - 1.5, line={"width": 1, "dash": "dot", "color": "#888"})
 
 
 def heatmap_figure(fisher: FisherMap, width_px: int) -> go.Figure:

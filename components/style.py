@@ -40,8 +40,9 @@ CSS = """
 .studio-scroll { overflow-x: auto; max-width: 100%; }
 .studio-table { border: none !important; border-collapse: collapse; width: 100%; font-size: .92rem; font-variant-numeric: tabular-nums; }
 .studio-table caption { text-align: left; color: var(--body-text-color-subdued); padding-bottom: .3rem; }
-.studio-table th, .studio-table td { padding: .3rem .6rem; border-bottom: 1px solid var(--border-color-primary);
-  border-width: 0 0 1px 0 !important; text-align: right; white-space: nowrap; color: var(--body-text-color); }
+.studio-table tr { border: none !important; }
+.studio-table th, .studio-table td { padding: .3rem .6rem; border: 0 solid var(--border-color-primary) !important;
+  border-bottom-width: 1px !important; text-align: right; white-space: nowrap; color: var(--body-text-color); }
 .studio-table thead th { white-space: normal; vertical-align: bottom; }
 .studio-table th:first-child { text-align: left; }
 .studio-table tr.mean th, .studio-table tr.mean td { font-weight: 700; }

@@ -1,6 +1,7 @@
 """Accuracy with its interval, and the paired test between two methods."""
 
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 
 import numpy
 from jaxtyping import Bool
@@ -52,18 +53,28 @@ def paired_test(first: Bool[numpy.ndarray, " N"], second: Bool[numpy.ndarray, " 
 
     Source: McNemar 1947; the discordant examples are binomial with p = ½ under the null hypothesis.
     """
-    from scipy.stats import binomtest  # a second of import time, which the page's start does not need
-
     only_first = int(numpy.sum(first & ~second))
     only_second = int(numpy.sum(second & ~first))
-    discordant = only_first + only_second
-    return PairedTest(only_first, only_second, binomtest(only_first, discordant).pvalue if discordant else 1.0)
+    return PairedTest(only_first, only_second, _sign_test(only_first, only_first + only_second))
 
 
 def _score(correct: float, count: int) -> Score:
+    # The Wilson interval is defined for whole counts; a mean of several models is rounded outwards.
+    low, high = _wilson(int(numpy.floor(correct)), count)[0], _wilson(int(numpy.ceil(correct)), count)[1]
+    return Score("accuracy", correct / count, low, high, count)
+
+
+# SciPy takes 2 ms for each of these; a move of a slider needs twenty.
+@lru_cache(maxsize=4096)
+def _wilson(successes: int, count: int) -> tuple[float, float]:
+    from scipy.stats import binomtest  # a second of import time, which the page's start does not need
+
+    interval = binomtest(successes, count).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+@lru_cache(maxsize=4096)
+def _sign_test(successes: int, count: int) -> float:
     from scipy.stats import binomtest
 
-    # The Wilson interval is defined for whole counts; a mean of several models is rounded outwards.
-    low = binomtest(int(numpy.floor(correct)), count).proportion_ci(method="wilson").low
-    high = binomtest(int(numpy.ceil(correct)), count).proportion_ci(method="wilson").high
-    return Score("accuracy", correct / count, float(low), float(high), count)
+    return float(binomtest(successes, count).pvalue) if count else 1.0

@@ -1,0 +1,125 @@
+"""What the page's events do: parse the form, call `merging`, hand back what the widgets show."""
+
+import time
+
+import gradio as gr
+
+from components import job_panel
+from components.export_panel import opened_recipe
+from components.figures import NARROW_PX
+from components.form import ROWS, Form, recipe_of
+from components.jobs import REGISTRY
+from components.pool_picker import chosen_pool, chosen_preset, is_hosted, model_choices
+from components.score_charts import NOT_PREPARED, shown
+from components.store import STORE
+from components.tables import notice
+from components.weight_sliders import rows_for, set_to
+from merging.errors import MergingError, PoolError
+from merging.pools import open_pool
+from merging.search import search_weights
+from merging.tasks import open_task
+
+# Moves closer together than this are one move for Undo: a drag, not its steps.
+UNDO_GAP_S = 1.0
+UNDO_DEPTH = 50
+
+
+def opened(width_px: float, job_id: str, *values: object) -> list[object]:
+    """The first picture if it is ready; else the job that makes it, or the one this visitor was watching.
+
+    On a phone the sidebar, which would cover the picture, is closed.
+    """
+    picture = shown(width_px, *values)
+    page = [gr.Sidebar(open=width_px >= NARROW_PX), width_px]
+    watching = REGISTRY.get(job_id)
+    if watching is not None and watching.active:
+        return [*page, *job_panel.watched(watching), *picture]
+    if picture[0] == notice(NOT_PREPARED):
+        first = notice("Estimating the Fishers of this pool: a few seconds.")
+        return [*page, *job_panel.started(*values), first, *picture[1:]]
+    return [*page, *job_panel.watched(None), *picture]
+
+
+def moved(history: list, width_px: float, *values: object) -> list[object]:
+    """A slider moved: the move is remembered for Undo, and the merge shown."""
+    weights, now = list(Form.of(*values).weights), time.monotonic()
+    if not history or history[-1][1] != weights:
+        if len(history) > 1 and now - history[-1][0] < UNDO_GAP_S:
+            history = history[:-1]
+        history = [*history, (now, weights)][-UNDO_DEPTH:]
+    return [history, *shown(width_px, *values)]
+
+
+def undone(history: list) -> list[object]:
+    """The weights before the last move."""
+    history = history[:-1]
+    if not history:
+        return [gr.skip()] * (1 + ROWS)
+    return [history, *set_to(history[-1][1])]
+
+
+def pool_chosen(name: str) -> list[object]:
+    """Another pool: notice, sliders, presets, description, models, heads, tasks, base."""
+    try:
+        if is_hosted() and not str(name).isidentifier():
+            raise PoolError(f'There is no pool "{name}": expected an embedded one. Pick one from the list.')
+        changes = chosen_pool(name)
+    except MergingError as problem:
+        return [notice(str(problem), "error"), *[gr.skip()] * (ROWS + 6)]
+    return ["", *rows_for(changes[2]["value"]), *changes]
+
+
+def preset_chosen(pool: str, preset: str) -> list[object]:
+    """Another preset: notice, sliders, models, heads, tasks."""
+    try:
+        changes = chosen_preset(open_pool(pool), preset)
+    except MergingError as problem:
+        return [notice(str(problem), "error"), *[gr.skip()] * (ROWS + 3)]
+    return ["", *rows_for(changes[0]["value"]), *changes]
+
+
+def equal_weights(models: list[str]) -> list[object]:
+    """The same λ for every model."""
+    return set_to([1 / max(len(models), 1)] * len(models))
+
+
+def weights_by_size(*values: object) -> list[object]:
+    """λ in proportion to the rows of each task's `fisher` split: notice, sliders."""
+    try:
+        recipe = recipe_of(Form.of(*values), hosted=is_hosted())
+        sizes = [len(open_task(entry.task).rows("fisher")) for entry in recipe.models]
+    except MergingError as problem:
+        return [notice(str(problem), "error"), *[gr.skip()] * ROWS]
+    return ["", *set_to([size / sum(sizes) for size in sizes])]
+
+
+def best_weights(*values: object) -> list[object]:
+    """Starts the search for the weights that are best on `validation`."""
+    try:
+        recipe = recipe_of(Form.of(*values), hosted=is_hosted())
+    except MergingError as problem:
+        return [gr.skip(), gr.skip(), notice(str(problem), "error"), *[gr.skip()] * 3]
+    prepared = STORE.get(recipe)
+    if prepared is None:
+        return [gr.skip(), gr.skip(), notice(NOT_PREPARED), *[gr.skip()] * 3]
+    job = REGISTRY.start(
+        f"search {recipe.to_yaml()}", lambda on_progress: search_weights(prepared, recipe, on_progress=on_progress)
+    )
+    return job_panel.watched(job)
+
+
+def found_weights(job_id: str) -> list[object]:
+    """Moves the sliders to what a finished search found: notice, sliders; other jobs move nothing."""
+    job = REGISTRY.get(job_id)
+    if job is None or job.result is None:
+        return [gr.skip()] * (1 + ROWS)
+    return ["", *set_to(job.result.weights)]
+
+
+def recipe_opened(path: str, pool: str) -> list[object]:
+    """A recipe's file becomes the page's settings: notice, then every widget of the form."""
+    try:
+        _, values = opened_recipe(path, model_choices(open_pool(pool)))
+    except MergingError as problem:
+        return [notice(str(problem), "error"), *[gr.skip()] * (len(Form.__dataclass_fields__) - 1 + ROWS)]
+    return [notice("The recipe is open; its Fishers are being estimated or taken from the cache.", "good"), *values]
