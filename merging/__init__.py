@@ -1,6 +1,7 @@
 """Fisher-weighted model merging (Matena & Raffel 2022): estimate, merge, evaluate.
 
-The public names; each is imported when it is first used, so that `import merging` is quick.
+The public names; each is imported when it is first used, so that `import merging` is quick. No name may
+be a module's, too: `from merging.export import export` is therefore not among them.
 """
 
 from importlib import import_module
@@ -16,7 +17,6 @@ _HOMES = {
     "Score": "merging.metrics",
     "Task": "merging.tasks",
     "diagonal_fisher": "merging.fisher",
-    "export": "merging.export",
     "merge_parameters": "merging.merge",
     "open_checkpoint": "merging.checkpoints",
     "open_pool": "merging.pools",
@@ -34,9 +34,7 @@ __all__ = sorted(_HOMES)
 def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f'module "merging" has no attribute "{name}"')
-    home = import_module(_HOMES[name])
-    # `export` is a function in a module of its own name.
-    return getattr(home, name)
+    return getattr(import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from safetensors import SafetensorError
+
 from merging.errors import CacheError, FisherError
 
 # Raise it whenever estimated numbers change; CHANGELOG lists it under Numerics.
@@ -73,7 +75,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         write(temporary)
         os.replace(temporary, path)
     # safetensors reports a full disk as its own error, which is not an OSError.
-    except Exception as problem:
+    except (OSError, SafetensorError) as problem:
         raise _unwritable(path.parent, problem) from problem
     finally:
         if temporary is not None:

@@ -10,13 +10,15 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
 from torch import nn
 
-from merging.errors import CheckpointError, MergingError, StructureError, nearest, quoted, require_choice
-from merging.zoo import ZOO_FOLDER
-from merging.zoo import names as zoo_names
+from merging.errors import CheckpointError, StructureError, quoted
+from merging.references import nearest_folder, zoo_entry
 
 ARCHITECTURES = ("ForSequenceClassification", "ForImageClassification")
+# The files of a tokenizer or an image processor.
+PROCESSOR_FILES = ("*processor_config.json", "*token*.json", "tokenizer*", "vocab.*", "merges.txt", "*.model")
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
@@ -52,14 +54,25 @@ class Checkpoint:
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 over the configuration and all weights: the same content has the same hash anywhere."""
+        """SHA-256 over configuration, weights and tokenizer or image processor: the same content, the same hash."""
         digest = hashlib.sha256()
-        for path in [self.folder / "config.json", *weight_files(self.folder)]:
+        readers = {path for pattern in PROCESSOR_FILES for path in self.folder.glob(pattern)}
+        for path in [self.folder / "config.json", *weight_files(self.folder), *sorted(readers)]:
             digest.update(path.name.encode())
             with path.open("rb") as file:
                 while block := file.read(1 << 20):
                     digest.update(block)
         return digest.hexdigest()
+
+    def parameters(self) -> dict[str, torch.Tensor]:
+        """All stored tensors under their Hugging Face names, as stored. Raises: CheckpointError if damaged."""
+        tensors: dict[str, torch.Tensor] = {}
+        for path in weight_files(self.folder):
+            try:
+                tensors |= load_file(path)
+            except (SafetensorError, OSError) as problem:
+                raise _unreadable(self.reference, problem) from problem
+        return tensors
 
     def model(self, device: str | torch.device = "cpu", *, head_required: bool = True) -> nn.Module:
         """The model in float32 and evaluation mode.
@@ -73,16 +86,22 @@ class Checkpoint:
         architecture = getattr(transformers, self.architecture)
         try:
             model, report = architecture.from_pretrained(
-                self.folder, use_safetensors=True, local_files_only=True, dtype=torch.float32, output_loading_info=True
+                self.folder,
+                use_safetensors=True,
+                local_files_only=True,
+                dtype=torch.float32,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # reported below, by name
             )
         except (SafetensorError, OSError, ValueError, RuntimeError) as problem:
             raise _unreadable(self.reference, problem) from problem
         body = body_prefix(model)
         missing = [name for name in report["missing_keys"] if head_required or name.startswith(body)]
-        if missing or report.get("mismatched_keys"):
+        mismatched = [entry if isinstance(entry, str) else entry[0] for entry in report.get("mismatched_keys", ())]
+        if missing or mismatched:
             raise CheckpointError(
                 f'"{self.reference}" is incomplete: expected weights for every parameter of {self.architecture}, '
-                f"got none that fit for {quoted(missing or report['mismatched_keys'])}. Save the checkpoint again."
+                f"got none that fit for {quoted(missing + mismatched)}. Save the checkpoint again."
             )
         return model.eval().to(device)
 
@@ -133,12 +152,15 @@ def open_checkpoint(reference: str, *, name: str | None = None) -> Checkpoint:
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors files of a folder; of a sharded model only those that its index names.
 
-    Raises: CheckpointError if a shard is missing.
+    Raises: CheckpointError if a shard is missing or the index is damaged.
     """
     index = folder / "model.safetensors.index.json"
     if not index.is_file():
         return sorted(folder.glob("*.safetensors"))
-    files = sorted({folder / name for name in json.loads(index.read_text())["weight_map"].values()})
+    try:
+        files = sorted({folder / name for name in json.loads(index.read_text())["weight_map"].values()})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as problem:
+        raise _unreadable(f"{folder.name}/{index.name}", problem) from problem
     missing = [path.name for path in files if not path.is_file()]
     if missing:
         raise CheckpointError(
@@ -162,24 +184,6 @@ def resolve_folder(reference: str) -> Path:
             f"got a path that is no folder. {nearest_folder(folder)}"
         )
     return _download(reference)
-
-
-def nearest_folder(folder: Path) -> str:
-    """What to do about a folder that does not exist: its sibling with the most similar name."""
-    siblings = [path.name for path in folder.parent.iterdir() if path.is_dir()] if folder.parent.is_dir() else []
-    return nearest(folder.name, siblings) if siblings else "Check the path."
-
-
-def zoo_entry(pool: str, kind: str, name: str, error: type[MergingError]) -> Path:
-    """The folder of an embedded checkpoint or task; `kind` is `checkpoints` or `tasks`.
-
-    Raises: `error`, which offers the nearest match.
-    """
-    require_choice("pool", pool, zoo_names(), error=error)
-    folder = ZOO_FOLDER / pool / kind
-    there = sorted(path.name for path in folder.iterdir() if path.is_dir())
-    require_choice(kind.removesuffix("s"), name, there, error=error)
-    return folder / name
 
 
 def body_prefix(model: nn.Module) -> str:
@@ -207,7 +211,8 @@ def _read_config(folder: Path, reference: str) -> dict[str, object]:
         ) from problem
     import transformers
 
-    architecture = str((config.get("architectures") or ["none"])[0])
+    listed = config.get("architectures") if isinstance(config, Mapping) else None
+    architecture = str(listed[0]) if isinstance(listed, list) and listed else "none"
     if not architecture.endswith(ARCHITECTURES) or not hasattr(transformers, architecture):
         raise CheckpointError(
             f'"{reference}" cannot be merged: expected a classifier that Transformers knows (*{ARCHITECTURES[0]} or '

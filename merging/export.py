@@ -6,20 +6,25 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from safetensors import SafetensorError
 from torch import nn
 
+from merging.checkpoints import PROCESSOR_FILES
 from merging.errors import ExportError
 from merging.evaluation import with_body
 from merging.pipeline import Result
+from merging.prepared import Prepared, unique_names
 
-MARKER = "recipe.yaml"
+# A folder that holds all of these is an earlier export; a folder with somebody's recipe.yaml is not.
+MARKERS = ("recipe.yaml", "scores.json", "config.json")
 
 
 def export(result: Result, folder: str | Path) -> Path:
     """Writes the merged model into `folder`, whole or not at all.
 
     With merged heads the folder is one checkpoint. With kept heads it holds the merged body as a checkpoint of its
-    own, and one checkpoint per task in a folder of the task's name: `from_pretrained(folder, subfolder=task)`.
+    own, and one checkpoint per task in a folder of the task's name: `from_pretrained(folder, subfolder=task)`;
+    where several models share a task, one per model in a folder of the model's name.
     Beside them `recipe.yaml`, `scores.json` and `README.md`. A folder that an earlier export wrote is replaced.
 
     Raises: ExportError if the folder holds something else or cannot be written.
@@ -34,7 +39,7 @@ def require_exportable(folder: str | Path) -> None:
     folder = Path(folder).expanduser()
     if folder.is_file():
         raise ExportError(f'"{folder}" cannot be written: expected a folder, got a file. Choose another place.')
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / MARKER).is_file():
+    if folder.is_dir() and any(folder.iterdir()) and not all((folder / name).is_file() for name in MARKERS):
         raise ExportError(
             f'"{folder}" cannot be written: expected a new or empty folder, or an earlier export, got a folder with '
             "other files. Choose another place; nothing was changed."
@@ -55,29 +60,26 @@ def _write(result: Result, folder: Path) -> None:
         _save(merged, prepared.checkpoints[0].folder, folder)
     else:
         _save(merged.base_model, prepared.checkpoints[0].folder, folder)
-        for entry in prepared.tasks:
-            for index in entry.owners:
-                name = entry.name if len(entry.owners) == 1 else prepared.names[index]
-                view = with_body(prepared.modules[index], merged.base_model)
-                _save(view, prepared.checkpoints[index].folder, folder / _safe(name))
-    (folder / MARKER).write_text(result.recipe.to_yaml(), encoding="utf-8")
+        for name, index in _task_folders(prepared).items():
+            view = with_body(prepared.modules[index], merged.base_model)
+            _save(view, prepared.checkpoints[index].folder, folder / name)
+    (folder / "recipe.yaml").write_text(result.recipe.to_yaml(), encoding="utf-8")
     (folder / "scores.json").write_text(json.dumps(scores_as_dict(result), indent=1), encoding="utf-8")
     (folder / "README.md").write_text(model_card(result), encoding="utf-8")
+
+
+def _task_folders(prepared: Prepared) -> dict[str, int]:
+    """The folder of every model with its own head: its task's name, or its own where several share the task."""
+    owned = [(entry, index) for entry in prepared.tasks for index in entry.owners]
+    names = [entry.name if len(entry.owners) == 1 else prepared.names[index] for entry, index in owned]
+    return dict(zip(unique_names([_safe(name) for name in names]), [index for _, index in owned], strict=True))
 
 
 def _save(model: nn.Module, source: Path, folder: Path) -> None:
     """A checkpoint with the source's tokenizer or image processor beside it."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     model.save_pretrained(folder, state_dict=state)
-    for pattern in (
-        "preprocessor_config.json",
-        "processor_config.json",
-        "tokenizer*",
-        "vocab.*",
-        "merges.txt",
-        "special_tokens_map.json",
-        "*.model",
-    ):
+    for pattern in PROCESSOR_FILES:
         for path in source.glob(pattern):
             shutil.copyfile(path, folder / path.name)
 
@@ -93,12 +95,16 @@ def _replace_folder(folder: Path, write: Callable[[Path], None]) -> Path:
         if folder.is_dir():
             old = temporary.with_name(f"{temporary.name}-old")
             folder.rename(old)
-            temporary.rename(folder)
+            try:
+                temporary.rename(folder)
+            except OSError:
+                old.rename(folder)
+                raise
             shutil.rmtree(old, ignore_errors=True)
         else:
             temporary.rename(folder)
     # safetensors reports a full disk as its own error, which is not an OSError.
-    except Exception as problem:
+    except (OSError, SafetensorError) as problem:
         reason = getattr(problem, "strerror", None) or str(problem)
         raise ExportError(
             f'"{folder}" cannot be written: expected a folder with free space, got "{reason}". '
@@ -127,13 +133,13 @@ def model_card(result: Result) -> str:
     ]
     table = "\n".join(["| task | " + " | ".join(methods) + " |", "|---" * (len(methods) + 1) + "|", *rows])
     architecture = prepared.checkpoints[0].architecture
-    folders = [_safe(entry.name) for entry in prepared.tasks if entry.owners]
+    folders = list(_task_folders(prepared))
     where = "" if recipe.heads == "merge" else f', subfolder="{folders[0]}"'
     kept = (
         ""
         if recipe.heads == "merge"
         else (
-            "\nThe folder itself holds the merged body; each task's own head is in the folder of its name: "
+            "\nThe folder itself holds the merged body; each model's own head is with it in a folder of its task's name: "
             + ", ".join(f"`{name}`" for name in folders)
             + ".\n"
         )

@@ -57,7 +57,7 @@ def merge_parameters(
     if needs_fisher:
         check_fishers(models[0], fishers, count=len(models))
     if needs_fisher and zero_rule == "base":
-        _check_base(models[0], base)
+        check_base(models[0], base)
     device = torch.device(device) if device is not None else next(iter(models[0].values())).device
     dtype = torch.float32 if device.type == "mps" else torch.float64
     lambda_vector = torch.tensor(lambdas, dtype=dtype, device=device)
@@ -152,7 +152,8 @@ def _check_floor(floor: float) -> None:
         raise RecipeError(f"The floor cannot be used: expected a finite number of 0 or more, got {floor}. Try 0.")
 
 
-def _check_base(parameters: Mapping[str, Tensor], base: Mapping[str, Tensor] | None) -> None:
+def check_base(parameters: Mapping[str, Tensor], base: Mapping[str, Tensor] | None) -> None:
+    """Raises: RecipeError if there is no base; StructureError unless it has the parameters' names and shapes."""
     if base is None:
         raise RecipeError(
             'zero_rule "base" needs the base checkpoint: expected its parameters, got none. '

@@ -1,9 +1,10 @@
 """The whole job: open, estimate, merge, evaluate. The only module that knows all the steps."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from torch import Tensor
 
@@ -13,7 +14,7 @@ from merging.devices import resolve_device
 from merging.errors import FisherError, RecipeError
 from merging.evaluation import Prediction
 from merging.fisher import Fisher, diagonal_fisher
-from merging.merge import check_fisher
+from merging.merge import check_base, check_fisher
 from merging.metrics import PairedTest, Score, accuracy, mean_accuracy, paired_test
 from merging.parameters import check_same_structure
 from merging.prepared import Prepared, evaluation_tasks, unique_names
@@ -53,13 +54,14 @@ class Result:
         return paired_test(self.predictions[first][task].correct, self.predictions[second][task].correct)
 
 
-def run(recipe: Recipe, on_progress: OnProgress | None = None) -> Result:
-    """Carries out a recipe: opens its models, estimates what is not cached, merges and evaluates.
+def run(recipe: Recipe | Mapping[str, object] | str | Path, on_progress: OnProgress | None = None) -> Result:
+    """Carries out a recipe (or its fields, or its file): opens its models, estimates what is not cached, merges, evaluates.
 
     `on_progress(fraction, text)` may raise `Cancelled`; Fishers that are finished by then stay cached.
 
     Raises: MergingError.
     """
+    recipe = Recipe.of(recipe)
     return evaluate(prepare(recipe, on_progress), recipe)
 
 
@@ -81,9 +83,11 @@ def prepare(recipe: Recipe, on_progress: OnProgress | None = None) -> Prepared:
         own = [open_task(model.task) for model in recipe.models]
         tasks = evaluation_tasks(own, [open_task(task) for task in recipe.evaluation.tasks], checkpoints)
         modules = [checkpoint.model(device) for checkpoint in checkpoints]
-        base = _open_base(recipe, device)
-    prepared = Prepared(recipe, names, checkpoints, modules, [], tasks, device, base, timings)
-    check_same_structure(prepared.parameters(), names)
+    prepared = Prepared(recipe, names, checkpoints, modules, [], tasks, device, timings)
+    parameters = prepared.parameters()
+    check_same_structure(parameters, names)
+    if RULES[recipe.rule].needs_fisher and recipe.fisher.zero_rule == "base":
+        check_base(parameters[0], prepared.base(recipe))
     if recipe.heads == "merge" and not prepared.equal_labels:
         raise RecipeError(
             "The heads cannot be merged: expected models with equal label sets, got "
@@ -167,19 +171,13 @@ def _fisher_of(prepared: Prepared, index: int, checkpoint: Checkpoint, task: Tas
         fisher = diagonal_fisher(
             prepared.modules[index], batches, settings.labels, seed=settings.seed, on_progress=report
         )
+        check_fisher(parameters, fisher, f'The Fisher of "{checkpoint.name}"')
         cache.write_atomically(cache.entry_path(key), fisher.save)
     try:
         check_fisher(parameters, fisher, f'The cached Fisher of "{checkpoint.name}"')
     except FisherError as problem:
         raise FisherError(f'{problem} Delete "{cache.entry_path(key)}"; it is then estimated again.') from problem
     return fisher
-
-
-def _open_base(recipe: Recipe, device: str) -> dict[str, Tensor] | None:
-    if recipe.fisher.zero_rule != "base" or not recipe.base:
-        return None
-    model = open_checkpoint(recipe.base).model(device, head_required=False)
-    return {name: tensor.detach() for name, tensor in model.named_parameters()}
 
 
 def _check_compatible(checkpoints: list[Checkpoint], recipe: Recipe) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from merging.checkpoints import Checkpoint, body_prefix
+from merging.checkpoints import Checkpoint, body_prefix, open_checkpoint
 from merging.ensemble import average_probabilities
 from merging.errors import RecipeError, quoted
 from merging.evaluation import Batches, Prediction, predict, share_equal_inputs, with_body
@@ -35,7 +35,7 @@ class EvaluationTask:
 class Prepared:
     """Everything about a recipe that does not depend on its weights; safe to use from several threads.
 
-    Names are unique: one per model (`names`) and one per task. `base` holds the base's parameters or None.
+    Names are unique: one per model (`names`) and one per task.
     """
 
     recipe: Recipe
@@ -45,13 +45,13 @@ class Prepared:
     fishers: list[Fisher]
     tasks: list[EvaluationTask]
     device: str
-    base: Mapping[str, Tensor] | None = None
     timings: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._lock = threading.RLock()
         self._batches: dict[str, list[Batches]] = {}
         self._fixed: dict[str, tuple[dict[str, Predictions], Predictions]] = {}
+        self._bases: dict[str, dict[str, Tensor]] = {}
         self._target = copy.deepcopy(self.modules[0])
 
     @property
@@ -93,10 +93,20 @@ class Prepared:
             floor=float(settings.floor),
             normalise=settings.normalise,
             zero_rule=settings.zero_rule,
-            base=self.base,
+            base=self.base(recipe),
             device=self.device,
             on_progress=on_progress,
         )
+
+    def base(self, recipe: Recipe) -> Mapping[str, Tensor] | None:
+        """The parameters of the recipe's base, opened once; None where its settings do not need them."""
+        if recipe.fisher.zero_rule != "base" or not recipe.base:
+            return None
+        with self._lock:
+            if recipe.base not in self._bases:
+                module = open_checkpoint(recipe.base).model(self.device, head_required=False)
+                self._bases[recipe.base] = {name: tensor.detach() for name, tensor in module.named_parameters()}
+            return self._bases[recipe.base]
 
     def predict_merged(self, merged: Mapping[str, Tensor], split: str, weights: list[float]) -> Predictions:
         """What the model with these parameters predicts on every task of a split."""

@@ -103,6 +103,13 @@ class Recipe:
         return _from_mapping(content)
 
     @staticmethod
+    def of(recipe: "Recipe | Mapping[str, object] | str | Path") -> "Recipe":
+        """A recipe from itself, from its fields, or from its file. Raises: RecipeError."""
+        if isinstance(recipe, Recipe):
+            return recipe
+        return _from_mapping(recipe) if isinstance(recipe, Mapping) else Recipe.load(recipe)
+
+    @staticmethod
     def load(path: str | Path) -> "Recipe":
         """Reads a recipe's file. Raises: RecipeError if it is missing or wrong."""
         try:
@@ -150,11 +157,21 @@ def _from_mapping(content: object) -> Recipe:
         content["fisher"] = FisherSettings(**_section("fisher", content["fisher"], FisherSettings))
     if "evaluation" in content:
         evaluation = _section("evaluation", content["evaluation"], EvaluationSettings)
-        evaluation["tasks"] = tuple(evaluation.get("tasks") or ())
+        evaluation["tasks"] = _listed("evaluation's tasks", evaluation.get("tasks"))
         content["evaluation"] = EvaluationSettings(**evaluation)
     if "compare" in content:
-        content["compare"] = tuple(content["compare"] or ())
+        content["compare"] = _listed("comparisons", content["compare"])
+    if not isinstance(content.get("base", ""), str | None):
+        raise RecipeError(
+            f"The base cannot be opened: expected a checkpoint, got {content['base']!r}. Mend the recipe."
+        )
     return Recipe(**content)
+
+
+def _listed(what: str, content: object) -> tuple[object, ...]:
+    if not isinstance(content, list | None):
+        raise RecipeError(f"The {what} cannot be read: expected a list, got {content!r:.80}. Mend the recipe.")
+    return tuple(content or ())
 
 
 def _section(what: str, content: object, shape: type) -> dict[str, object]:
@@ -184,6 +201,11 @@ def _check(recipe: Recipe) -> None:
     require_choice("split", recipe.evaluation.split, SPLITS)
     require_choice("way of treating heads", recipe.heads, HEADS)
     require_choice("device", recipe.device, DEVICES)
+    if recipe.fisher.zero_rule == "base" and RULES[recipe.rule].needs_fisher and not recipe.base:
+        raise RecipeError(
+            'zero_rule "base" needs the base checkpoint: expected it under "base", got none. '
+            'Name the base in the recipe, or choose "mean" or "target".'
+        )
     for method in recipe.compare:
         require_choice("comparison", method, COMPARISONS)
     floor = _number("floor", recipe.fisher.floor)

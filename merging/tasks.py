@@ -10,9 +10,10 @@ from pathlib import Path
 import torch
 import yaml
 
-from merging.checkpoints import Checkpoint, nearest_folder, zoo_entry
+from merging.checkpoints import Checkpoint
 from merging.columns import guess_columns, label_indices
 from merging.errors import TaskError, quoted, require_choice
+from merging.references import nearest_folder, zoo_entry
 
 SPLITS = ("fisher", "validation", "test")
 FORMATS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv"}
@@ -107,6 +108,11 @@ def open_task(reference: str | Mapping[str, object], *, name: str | None = None)
     """
     if isinstance(reference, Mapping):
         return _hub_task(reference, name)
+    if not isinstance(reference, str):
+        raise TaskError(
+            f'A task cannot be opened: expected zoo:POOL/NAME, a folder, or a mapping with "dataset", got {reference!r}. '
+            "Mend the recipe."
+        )
     if reference.startswith("zoo:"):
         pool, _, entry = reference.removeprefix("zoo:").partition("/")
         folder = zoo_entry(pool, "tasks", entry, TaskError)
@@ -125,10 +131,14 @@ def _folder_task(folder: Path, reference: str, name: str | None) -> Task:
     if (folder / "task.yaml").is_file():
         try:
             about = yaml.safe_load((folder / "task.yaml").read_text(encoding="utf-8")) or {}
-        except yaml.YAMLError as problem:
+        except (yaml.YAMLError, UnicodeDecodeError) as problem:
             raise TaskError(
                 f'Task "{reference}" is damaged: expected YAML in task.yaml, got {str(problem).splitlines()[0]}. Mend it.'
             ) from problem
+        if not isinstance(about, Mapping):
+            raise TaskError(
+                f'Task "{reference}" is damaged: expected fields and values in task.yaml, got {about!r:.80}. Mend it.'
+            )
     data = folder / str(about.get("data", "."))
     files = {split: path for split in SPLITS for suffix in FORMATS if (path := data / f"{split}{suffix}").is_file()}
     if not files:

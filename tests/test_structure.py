@@ -15,6 +15,7 @@ LEVELS = {
     "zoo": 0,  # its __init__: where the embedded files lie
     "parameters": 0.5,
     "devices": 0.5,
+    "references": 0.5,
     "rules": 1,
     "gradients": 1,
     "ensemble": 1,

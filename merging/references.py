@@ -1,0 +1,25 @@
+"""Where references of recipes lead: the embedded pools, and what to offer when a folder is not there."""
+
+from pathlib import Path
+
+from merging.errors import MergingError, nearest, require_choice
+from merging.zoo import ZOO_FOLDER
+from merging.zoo import names as zoo_names
+
+
+def nearest_folder(folder: Path) -> str:
+    """What to do about a folder that does not exist: its sibling with the most similar name."""
+    siblings = [path.name for path in folder.parent.iterdir() if path.is_dir()] if folder.parent.is_dir() else []
+    return nearest(folder.name, siblings) if siblings else "Check the path."
+
+
+def zoo_entry(pool: str, kind: str, name: str, error: type[MergingError]) -> Path:
+    """The folder of an embedded checkpoint or task; `kind` is `checkpoints` or `tasks`.
+
+    Raises: `error`, which offers the nearest match.
+    """
+    require_choice("pool", pool, zoo_names(), error=error)
+    folder = ZOO_FOLDER / pool / kind
+    there = sorted(path.name for path in folder.iterdir() if path.is_dir())
+    require_choice(kind.removesuffix("s"), name, there, error=error)
+    return folder / name
