@@ -30,7 +30,8 @@ def opened(width_px: float, job_id: str, *values: object) -> list[object]:
     On a phone the sidebar, which would cover the picture, is closed.
     """
     picture = shown(width_px, *values)
-    page = [gr.Sidebar(open=width_px >= NARROW_PX), width_px]
+    history = [(0.0, list(Form.of(*values).weights))]
+    page = [gr.Sidebar(open=width_px >= NARROW_PX), width_px, history]
     watching = REGISTRY.get(job_id)
     if watching is not None and watching.active:
         return [*page, *job_panel.watched(watching), *picture]
@@ -52,10 +53,9 @@ def moved(history: list, width_px: float, *values: object) -> list[object]:
 
 def undone(history: list) -> list[object]:
     """The weights before the last move."""
-    history = history[:-1]
-    if not history:
+    if len(history) < 2:
         return [gr.skip()] * (1 + ROWS)
-    return [history, *set_to(history[-1][1])]
+    return [history[:-1], *set_to(history[-2][1])]
 
 
 def pool_chosen(name: str) -> list[object]:

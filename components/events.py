@@ -51,7 +51,7 @@ def wire(parts: Parts) -> None:
     history = gr.State([])
     _wire_merge(parts, history)
     _wire_setup(parts)
-    _wire_job(parts)
+    _wire_job(parts, history)
     _wire_weights(parts, history)
     _wire_inspect_and_export(parts)
 
@@ -122,13 +122,13 @@ def _wire_setup(parts: Parts) -> None:
     )
 
 
-def _wire_job(parts: Parts) -> None:
+def _wire_job(parts: Parts, history: gr.State) -> None:
     job = parts.job
     shows = {"inputs": [parts.width_px, *parts.form()], "outputs": [*parts.charts.outputs(), parts.weights.shares]}
     parts.page.load(
         actions.opened,
         [parts.width_px, job.job_id, *parts.form()],
-        [parts.sidebar, parts.width_px, *job.outputs(), *shows["outputs"]],
+        [parts.sidebar, parts.width_px, history, *job.outputs(), *shows["outputs"]],
         js=WIDTH_JS,
         api_name="open_page",
         **WATCH,

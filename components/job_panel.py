@@ -98,7 +98,7 @@ def progress_html(job: Job) -> str:
     if job.state == "stopped":
         return notice(job.message)
     if job.state == "done":
-        return f'<div role="status">Ready: took {job.ended_s - job.started_s:.1f} s.</div>'
+        return f'<div role="status">{escape(job.message or "Ready.")} Took {job.ended_s - job.started_s:.1f} s.</div>'
     remaining = job.remaining_s()
     eta = "" if remaining is None else f", about {max(1, round(remaining))} s to go"
     text = "stopping" if job.asked_to_stop.is_set() else job.text

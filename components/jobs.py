@@ -88,6 +88,7 @@ class Registry:
         try:
             on_progress(0.0, "starting")
             job.result = work(on_progress)
+            job.message = getattr(job.result, "summary", "")
             job.fraction, job.text, job.state = 1.0, "done", "done"
         except Cancelled:
             job.state, job.message = "stopped", "Stopped. Fishers that were finished are kept; the rest starts anew."

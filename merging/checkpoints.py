@@ -84,15 +84,11 @@ class Checkpoint:
         import transformers
 
         architecture = getattr(transformers, self.architecture)
+        settings = {"use_safetensors": True, "local_files_only": True, "dtype": torch.float32}
+        # Tensors of another shape are reported below, by name.
+        settings |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
         try:
-            model, report = architecture.from_pretrained(
-                self.folder,
-                use_safetensors=True,
-                local_files_only=True,
-                dtype=torch.float32,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,  # reported below, by name
-            )
+            model, report = architecture.from_pretrained(self.folder, **settings)
         except (SafetensorError, OSError, ValueError, RuntimeError) as problem:
             raise _unreadable(self.reference, problem) from problem
         body = body_prefix(model)

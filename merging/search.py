@@ -24,6 +24,11 @@ class SearchResult:
     split: str
     tried: tuple[tuple[tuple[float, ...], float], ...]
 
+    @property
+    def summary(self) -> str:
+        """One sentence: how good, on which split, among how many."""
+        return f"Best of {len(self.tried)} weightings on {self.split}: {100 * self.value:.1f} % there on average."
+
 
 def search_weights(
     prepared: Prepared,

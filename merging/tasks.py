@@ -187,10 +187,8 @@ def _load_file(path: Path, modified_ns: int):
         return load_dataset(FORMATS[path.suffix], data_files=str(path), split="train")
     # datasets passes on whatever pyarrow, pandas or json raise.
     except Exception as problem:
-        if path.stat().st_size == 0:
-            raise TaskError(
-                f'"{path.name}" has no rows: expected at least one, got an empty file. Add data.'
-            ) from problem
+        if path.stat().st_size == 0 or "corresponds to no data" in str(problem):
+            raise TaskError(f'"{path.name}" has no rows: expected at least one, got 0. Add data.') from problem
         raise TaskError(
             f'"{path.name}" cannot be read: expected {path.suffix} data, got {str(problem).strip()[:200]!r}. Mend the file.'
         ) from problem
