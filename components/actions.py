@@ -10,7 +10,7 @@ from components.figures import NARROW_PX
 from components.form import ROWS, Form, recipe_of
 from components.jobs import REGISTRY
 from components.pool_picker import chosen_pool, chosen_preset, is_hosted, model_choices
-from components.score_charts import NOT_PREPARED, shown
+from components.score_charts import ESTIMATING, NOT_PREPARED, shown
 from components.store import STORE
 from components.tables import notice
 from components.weight_sliders import rows_for, set_to
@@ -35,9 +35,8 @@ def opened(width_px: float, job_id: str, *values: object) -> list[object]:
     watching = REGISTRY.get(job_id)
     if watching is not None and watching.active:
         return [*page, *job_panel.watched(watching), *picture]
-    if picture[0] == notice(NOT_PREPARED):
-        first = notice("Estimating the Fishers of this pool: a few seconds.")
-        return [*page, *job_panel.started(*values), first, *picture[1:]]
+    if picture[0] in (notice(NOT_PREPARED), notice(ESTIMATING)):
+        return [*page, *job_panel.started(*values), notice(ESTIMATING), *picture[1:]]
     return [*page, *job_panel.watched(None), *picture]
 
 

@@ -111,14 +111,13 @@ def _wire_setup(parts: Parts) -> None:
     preset_event = picker.preset.input(
         actions.preset_chosen, [picker.pool, picker.preset], [*after, *model_outputs], api_name="choose_preset"
     )
-    for event, name in ((pool_event, "estimate_pool"), (preset_event, "estimate_preset")):
-        event.then(job_panel.started, parts.form(), parts.job.outputs(), api_name=name, **WATCH)
+    shows = {"inputs": [parts.width_px, *parts.form()], "outputs": [*parts.charts.outputs(), parts.weights.shares]}
+    for event, name in ((pool_event, "pool"), (preset_event, "preset")):
+        event.then(job_panel.ensured, parts.form(), parts.job.outputs(), api_name=f"estimate_{name}", **WATCH).then(
+            shown, **shows, api_name=f"show_{name}", **LIVE
+        )
     picker.models.input(rows_for, picker.models, parts.weights.sliders, api_name="choose_models").then(
-        shown,
-        [parts.width_px, *parts.form()],
-        [*parts.charts.outputs(), parts.weights.shares],
-        api_name="show_models",
-        **LIVE,
+        shown, **shows, api_name="show_models", **LIVE
     )
 
 
@@ -173,6 +172,6 @@ def _wire_inspect_and_export(parts: Parts) -> None:
         [exports.notice, *form],
         api_name="open_recipe",
         **WATCH,
-    ).then(job_panel.started, form, parts.job.outputs(), api_name="estimate_recipe", **WATCH).then(
+    ).then(job_panel.ensured, form, parts.job.outputs(), api_name="estimate_recipe", **WATCH).then(
         described, form, [exports.notice, exports.recipe], api_name="show_recipe", **WATCH
     )

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import gradio as gr
 
-from components.form import Form, model_name, model_value, recipe_of, require_embedded
-from components.pool_picker import is_hosted
+from components.form import ROWS, Form, model_name, model_value, recipe_of, require_embedded
+from components.pool_picker import EXAMPLES, is_hosted
 from components.score_charts import NOT_PREPARED
 from components.store import live_result
 from components.tables import notice
 from components.weight_sliders import rows_for, set_to
+from merging.devices import resolve_device
 from merging.errors import ExportError, MergingError, RecipeError
 from merging.export import export
 from merging.recipe import Recipe
@@ -44,13 +45,14 @@ def create_export_panel() -> ExportPanel:
     download = gr.Button("Download merged model", variant="primary")
     file = gr.DownloadButton("Merged model as a zip", visible="hidden", elem_id="merged-file")
     gr.Markdown("### The recipe\nEverything that decides this merge; the same file gives the same tensors again.")
-    recipe = gr.Code(language="yaml", label="recipe.yaml", interactive=False, lines=12)
+    # Wrapped: a region that scrolls sideways cannot be reached by keyboard.
+    recipe = gr.Code(language="yaml", label="recipe.yaml", interactive=False, lines=12, wrap_lines=True)
     with gr.Row():
         save_recipe = gr.Button("Download recipe", size="sm")
         recipe_file = gr.DownloadButton("Recipe as a file", visible="hidden", elem_id="recipe-file")
         upload = gr.UploadButton("Open a recipe", file_types=[".yaml", ".yml"], size="sm")
     gr.Markdown("### The same on the command line")
-    command = gr.Code(COMMAND, language="shell", label="command", interactive=False)
+    command = gr.Code(COMMAND, language="shell", label="command", interactive=False, wrap_lines=True)
     return ExportPanel(message, download, file, recipe, save_recipe, recipe_file, upload, command)
 
 
@@ -90,16 +92,12 @@ def opened_recipe(path: str, known_models: list[tuple[str, str]]) -> tuple[Recip
     """A recipe's file as values of the widgets: models, heads, tasks, labels, examples, seed, floor, normalise,
     zero rule, device, split, base, then the sliders.
 
-    Raises: RecipeError for a recipe that is wrong or that the page cannot show.
+    Raises: RecipeError for a recipe that is wrong or that the page cannot show; DeviceError.
     """
     recipe = Recipe.load(path)
     if is_hosted():
         require_embedded(recipe)
-    if recipe.rule != "fisher" or "all" in (recipe.fisher.examples,) or recipe.evaluation.examples != "all":
-        raise RecipeError(
-            "The page cannot show this recipe: expected rule: fisher, a number of Fisher examples and evaluation "
-            f"examples: all, got {recipe.rule}, {recipe.fisher.examples} and {recipe.evaluation.examples}. Use the command line."
-        )
+    _require_shown(recipe)
     models = [model_value(entry.checkpoint, entry.task) for entry in recipe.models]
     labels = {value: label for label, value in known_models}
     choices = [*known_models, *[(model_name(value), value) for value in models if value not in labels]]
@@ -124,6 +122,19 @@ def opened_recipe(path: str, known_models: list[tuple[str, str]]) -> tuple[Recip
         recipe.base or "",
         *rows,
     ]
+
+
+def _require_shown(recipe: Recipe) -> None:
+    """Raises: MergingError for a recipe that the page's widgets cannot hold, or whose device is not here."""
+    examples = recipe.fisher.examples
+    few = examples != "all" and EXAMPLES[0] <= examples <= EXAMPLES[1]
+    if recipe.rule != "fisher" or not few or recipe.evaluation.examples != "all" or len(recipe.models) > ROWS:
+        raise RecipeError(
+            f"The page cannot show this recipe: expected rule: fisher, {EXAMPLES[0]} to {EXAMPLES[1]} Fisher examples, "
+            f"evaluation examples: all and at most {ROWS} models, got {recipe.rule}, {examples}, "
+            f"{recipe.evaluation.examples} and {len(recipe.models)} models. Use the command line."
+        )
+    resolve_device(recipe.device)
 
 
 def _zipped(result: object) -> str:

@@ -1,6 +1,6 @@
 """Estimating: the buttons, the progress with its ETA, and the way to stop."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -59,11 +59,12 @@ def begin(recipe: Recipe) -> Job:
 
 def started(*values: object) -> list[object]:
     """Starts the estimation of what the page shows."""
-    try:
-        recipe = recipe_of(Form.of(*values), hosted=is_hosted())
-    except MergingError as problem:
-        return [gr.skip(), gr.skip(), notice(str(problem), "error"), *[gr.skip()] * 3]
-    return watched(begin(recipe))
+    return _start(values, again=True)
+
+
+def ensured(*values: object) -> list[object]:
+    """Starts the estimation of what the page shows, unless it is there."""
+    return _start(values, again=False)
 
 
 def polled(job_id: str) -> list[object]:
@@ -74,6 +75,14 @@ def polled(job_id: str) -> list[object]:
 def stopped(job_id: str) -> list[object]:
     """Asks the job to stop, which it does within a batch."""
     return watched(REGISTRY.stop(job_id))
+
+
+def _start(values: Sequence[object], *, again: bool) -> list[object]:
+    try:
+        recipe = recipe_of(Form.of(*values), hosted=is_hosted())
+    except MergingError as problem:
+        return [gr.skip(), gr.skip(), notice(str(problem), "error"), *[gr.skip()] * 3]
+    return watched(begin(recipe) if again or STORE.get(recipe) is None else None)
 
 
 def watched(job: Job | None) -> list[object]:

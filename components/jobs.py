@@ -56,9 +56,8 @@ class Registry:
         """Begins `work(on_progress)`; joins the job of the same key where one is still active."""
         with self._lock:
             self._forget_old()
-            for job in self._jobs.values():
-                if job.key == key and job.active and not job.asked_to_stop.is_set():
-                    return job
+            if (running := self._active(key)) is not None:
+                return running
             job = Job(id=uuid.uuid4().hex, key=key)
             self._jobs[job.id] = job
         context = contextvars.copy_context()
@@ -69,6 +68,15 @@ class Registry:
         """A job by id; None if it is unknown or forgotten."""
         with self._lock:
             return self._jobs.get(job_id or "")
+
+    def active(self, key: str) -> Job | None:
+        """The job of this key that waits or runs; None if there is none or if it was asked to stop."""
+        with self._lock:
+            return self._active(key)
+
+    def _active(self, key: str) -> Job | None:
+        going_on = (job for job in self._jobs.values() if job.active and not job.asked_to_stop.is_set())
+        return next((job for job in going_on if job.key == key), None)
 
     def stop(self, job_id: str | None) -> Job | None:
         """Asks a job to stop; it does so at its next report of progress, within a batch."""

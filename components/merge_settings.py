@@ -42,8 +42,6 @@ def create_merge_settings() -> MergeSettings:
             label="Where Σ λF = 0",
             info="λ-weighted mean, first model, or base",
         )
-        floor = gr.Number(
-            SETTINGS.floor, label="Floor of F", info="raises smaller values to it", minimum=0, min_width=120
-        )
+        floor = gr.Number(SETTINGS.floor, label="Floor of F", info="raises smaller values to it", min_width=120)
     merge = gr.Button("Merge and evaluate", variant="primary")
     return MergeSettings(split, normalise, zero_rule, floor, merge)

@@ -15,6 +15,8 @@ from merging.zoo import names as zoo_names
 
 DEFAULT_POOL = "digits"
 SETTINGS = FisherSettings()
+# The fewest and the most Fisher examples that the page offers.
+EXAMPLES = (16, 2048)
 
 
 @dataclass(frozen=True)
@@ -75,8 +77,8 @@ def create_pool_picker(below_models: Callable[[], object]) -> tuple[PoolPicker, 
             label="Labels",
             info="exact: all labels by the model's own probabilities; empirical: the data's labels, not the Fisher",
         )
-        examples = gr.Slider(16, 2048, value=SETTINGS.examples, step=16, label="Fisher examples")
-        seed = gr.Number(SETTINGS.seed, label="Seed", precision=0, minimum=0)
+        examples = gr.Slider(*EXAMPLES, value=SETTINGS.examples, step=EXAMPLES[0], label="Fisher examples")
+        seed = gr.Number(SETTINGS.seed, label="Seed", precision=0)
         base = gr.Textbox(pool.base or "", label="Base checkpoint", info="used by the zero rule “base”", max_lines=1)
     device = gr.Dropdown(["auto", *available_devices()], value="auto", label="Device")
     return PoolPicker(pool_list, preset, about, models, heads, tasks, labels, examples, seed, device, base), below

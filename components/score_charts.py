@@ -6,13 +6,15 @@ import gradio as gr
 
 from components.figures import score_figure
 from components.form import Form, recipe_of
+from components.jobs import REGISTRY
 from components.pool_picker import is_hosted
-from components.store import live_result
+from components.store import live_result, preparation_key
 from components.tables import notice, score_sentence, score_table, weight_shares
 from components.weight_sliders import slider_names
 from merging.errors import MergingError
 
 NOT_PREPARED = "The Fishers of this choice are not there yet: press “Estimate Fisher” in the sidebar."
+ESTIMATING = "The Fishers of this choice are being estimated; the sidebar says how far it is."
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ def shown(width_px: float, *values: object) -> list[object]:
         return [notice(str(problem), "error"), *[gr.skip()] * 4]
     shares = weight_shares(slider_names(form.models), recipe.weights)
     if result is None:
-        return [notice(NOT_PREPARED), "", None, "", shares]
+        busy = REGISTRY.active(preparation_key(recipe)) is not None
+        return [notice(ESTIMATING if busy else NOT_PREPARED), "", None, "", shares]
     figure = score_figure(result.scores, result.singles, int(width_px or 1200))
     return ["", score_sentence(result), figure, score_table(result), shares]

@@ -32,6 +32,8 @@ CSS = """
 .studio-formula .fraction { display: inline-block; vertical-align: middle; text-align: center; margin: 0 .2rem; }
 .studio-formula .fraction > span { display: block; padding: 0 .3rem; }
 .studio-formula .fraction > span:first-child { border-bottom: 1px solid currentColor; }
+.studio-sliders .form, .studio-sliders > .styler { display: grid !important;
+  grid-template-columns: repeat(auto-fill, minmax(190px, 1fr)) !important; }
 .studio-sentence { font-size: 1.06rem; line-height: 1.5; padding: .2rem .1rem; }
 .studio-notice { border-left: 4px solid #E69F00; background: var(--background-fill-secondary); padding: .6rem .9rem;
   border-radius: 4px; color: var(--body-text-color); overflow-wrap: anywhere; }
@@ -41,8 +43,8 @@ CSS = """
 .studio-table { border: none !important; border-collapse: collapse; width: 100%; font-size: .92rem; font-variant-numeric: tabular-nums; }
 .studio-table caption { text-align: left; color: var(--body-text-color-subdued); padding-bottom: .3rem; }
 .studio-table tr { border: none !important; }
-.studio-table th, .studio-table td { padding: .3rem .6rem; border: 0 solid var(--border-color-primary) !important;
-  border-bottom-width: 1px !important; text-align: right; white-space: nowrap; color: var(--body-text-color); }
+.studio-table th, .studio-table td { padding: .3rem .6rem; border-style: none none solid none !important;
+  border-bottom-width: 1px !important; border-bottom-color: var(--border-color-primary) !important; text-align: right; white-space: nowrap; color: var(--body-text-color); }
 .studio-table thead th { white-space: normal; vertical-align: bottom; }
 .studio-table th:first-child { text-align: left; }
 .studio-table tr.mean th, .studio-table tr.mean td { font-weight: 700; }
@@ -55,6 +57,10 @@ CSS = """
   background: var(--border-color-primary); }
 .studio-share .key { display: inline-flex; align-items: center; gap: .3rem; margin-right: .9rem; white-space: nowrap; }
 .studio-share .dot { width: .7rem; height: .7rem; border-radius: 50%; display: inline-block; }
+/* The stock colours of code (light) and of the chosen tab are too faint on white. */
+body:not(.dark) .cm-line span { color: inherit !important; }
+.gradio-container button[role=tab].selected { color: var(--link-text-color) !important; }
+.gradio-container input[type=range]:focus-visible { outline: 2px solid var(--link-text-color); outline-offset: 4px; }
 /* A message without text takes no room. */
 .studio-message:not(:has(.studio-notice)) { display: none !important; }
 @media (max-width: 640px) { .gradio-container { padding: .5rem !important; } .studio-table { font-size: .82rem; }

@@ -66,8 +66,9 @@ def rows_for(models: Sequence[str]) -> list[dict[str, object]]:
 
 
 def set_to(weights: Sequence[float]) -> list[object]:
-    """Moves the first sliders to these weights, scaled so that the largest fits; leaves the hidden ones."""
-    return [gr.update(value=round(weight, 4)) for weight in weights] + [gr.skip()] * (ROWS - len(weights))
+    """Moves the first sliders to these weights, scaled down where the largest does not fit; leaves the hidden ones."""
+    scale = max([1.0, *weights])
+    return [gr.update(value=round(weight / scale, 4)) for weight in weights] + [gr.skip()] * (ROWS - len(weights))
 
 
 def _equal(count: int) -> float:
