@@ -84,15 +84,15 @@ def prepare(recipe: Recipe, on_progress: OnProgress | None = None) -> Prepared:
         tasks = evaluation_tasks(own, [open_task(task) for task in recipe.evaluation.tasks], checkpoints)
         modules = [checkpoint.model(device) for checkpoint in checkpoints]
     prepared = Prepared(recipe, names, checkpoints, modules, [], tasks, device, timings)
-    parameters = prepared.parameters()
-    check_same_structure(parameters, names)
-    if RULES[recipe.rule].needs_fisher and recipe.fisher.zero_rule == "base":
-        check_base(parameters[0], prepared.base(recipe))
     if recipe.heads == "merge" and not prepared.equal_labels:
         raise RecipeError(
             "The heads cannot be merged: expected models with equal label sets, got "
             f"{sorted({checkpoint.label_names for checkpoint in checkpoints})}. Choose heads: keep."
         )
+    parameters = prepared.parameters()
+    check_same_structure(parameters, names)
+    if RULES[recipe.rule].needs_fisher and recipe.fisher.zero_rule == "base":
+        check_base(parameters[0], prepared.base(recipe))
     for entry in tasks:
         entry.task.rows(recipe.evaluation.split)
     with _timed(timings, "fisher"):

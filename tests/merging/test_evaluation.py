@@ -1,0 +1,89 @@
+"""Predictions equal those of one example at a time, however models and inputs are shared."""
+
+import numpy
+import pytest
+import torch
+
+from merging.evaluation import predict, share_equal_inputs, with_body
+from tests import cases
+from tests.references import slow_predict
+
+
+def labelled(name, batch_size, examples=7):
+    batches = cases.batches_for(name, batch_size, examples=examples)
+    count = cases.MODELS[name][1]
+    return [{**b, "labels": torch.arange(len(next(iter(b.values())))).remainder(count)} for b in batches]
+
+
+@pytest.mark.parametrize("name", ["bert-2", "distilbert-2", "gpt2-3", "vit-10"])
+@pytest.mark.parametrize("batch_size", [1, 3, 16])
+def test_predictions_are_those_of_single_examples(name, batch_size):
+    model, batches = cases.model_case(name), labelled(name, batch_size)
+    (found,) = predict([model], [batches])
+    numpy.testing.assert_allclose(found.probabilities, slow_predict(model, batches), atol=1e-6)
+    assert found.labels.tolist() == torch.cat([batch["labels"] for batch in batches]).tolist()
+    assert found.correct.tolist() == (found.probabilities.argmax(1) == found.labels).tolist()
+
+
+def test_models_that_share_a_body_and_inputs_run_the_body_once_per_batch():
+    models = [cases.model_case("vit-10", seed=seed) for seed in range(3)]
+    body = models[0].base_model
+    shared = [with_body(model, body) for model in models]
+    batches = share_equal_inputs([labelled("vit-10", 3) for _ in models])
+    calls = []
+    handle = body.embeddings.register_forward_hook(lambda *arguments: calls.append(1))
+    try:
+        found = predict(shared, batches)
+    finally:
+        handle.remove()
+    assert len(calls) == len(batches[0])
+    for view, prediction in zip(shared, found, strict=True):
+        numpy.testing.assert_allclose(prediction.probabilities, slow_predict(view, batches[0]), atol=1e-6)
+    assert not numpy.allclose(found[0].probabilities, found[1].probabilities, atol=1e-3)
+
+
+def test_models_with_other_bodies_or_inputs_do_not_share():
+    one, two = cases.model_case("vit-10", seed=0), cases.model_case("vit-10", seed=1)
+    first, second = labelled("vit-10", 4), [{**b, "pixel_values": -b["pixel_values"]} for b in labelled("vit-10", 4)]
+    found = predict([one, two, one], share_equal_inputs([first, first, second]))
+    for prediction, (model, batches) in zip(found, [(one, first), (two, first), (one, second)], strict=True):
+        numpy.testing.assert_allclose(prediction.probabilities, slow_predict(model, batches), atol=1e-6)
+
+
+def test_predicting_leaves_the_models_as_they_were():
+    model = cases.model_case("vit-2")
+    forward = model.base_model.forward
+    predict([model], [labelled("vit-2", 3)])
+    assert model.base_model.forward == forward
+    assert "forward" not in vars(model.base_model)
+
+    class Stop(Exception):
+        pass
+
+    def stop(*arguments):
+        raise Stop
+
+    handle = model.classifier.register_forward_hook(stop)
+    with pytest.raises(Stop):
+        predict([model], [labelled("vit-2", 3)])
+    handle.remove()
+    assert "forward" not in vars(model.base_model)
+
+
+def test_a_view_with_another_body_shares_tensors_and_leaves_the_model_alone():
+    one, two = cases.model_case("vit-10", seed=0), cases.model_case("vit-10", seed=1)
+    own = one.base_model
+    view = with_body(one, two.base_model)
+    assert one.base_model is own
+    assert view.base_model is two.base_model
+    assert view.classifier.weight is one.classifier.weight
+
+
+def test_equal_inputs_are_one_tensor_and_labels_stay_apart():
+    first, second = labelled("vit-2", 3), labelled("vit-2", 3)
+    second[0]["labels"] = 1 - second[0]["labels"]
+    shared = share_equal_inputs([first, second])
+    assert shared[0][1]["pixel_values"] is shared[1][1]["pixel_values"]
+    assert not torch.equal(shared[0][0]["labels"], shared[1][0]["labels"])
+    other = share_equal_inputs([labelled("vit-2", 3), labelled("vit-2", 4)])
+    assert other[0][0]["pixel_values"] is not other[1][0]["pixel_values"]
