@@ -5,7 +5,7 @@ import time
 import gradio as gr
 
 from components import job_panel
-from components.export_panel import opened_recipe
+from components.export_panel import described, opened_recipe
 from components.figures import NARROW_PX
 from components.form import ROWS, Form, recipe_of
 from components.jobs import REGISTRY
@@ -122,3 +122,8 @@ def recipe_opened(path: str, pool: str) -> list[object]:
     except MergingError as problem:
         return [notice(str(problem), "error"), *[gr.skip()] * (len(Form.__dataclass_fields__) - 1 + ROWS)]
     return [notice("The recipe is open; its Fishers are being estimated or taken from the cache.", "good"), *values]
+
+
+def recipe_shown(width_px: float, *values: object) -> list[object]:
+    """What an opened recipe changes in view: YAML, then what `shown` gives. The notice of its opening stays."""
+    return [described(*values)[1], *shown(width_px, *values)]

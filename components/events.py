@@ -173,5 +173,9 @@ def _wire_inspect_and_export(parts: Parts) -> None:
         api_name="open_recipe",
         **WATCH,
     ).then(job_panel.ensured, form, parts.job.outputs(), api_name="estimate_recipe", **WATCH).then(
-        described, form, [exports.notice, exports.recipe], api_name="show_recipe", **WATCH
+        actions.recipe_shown,
+        [parts.width_px, *form],
+        [exports.recipe, *parts.charts.outputs(), parts.weights.shares],
+        api_name="show_recipe",
+        **LIVE,
     )

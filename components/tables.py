@@ -70,7 +70,8 @@ def score_sentence(result: Result) -> str:
         )
     if "experts" in result.scores:
         text += f" The single models reach {100 * result.mean('experts'):.1f} %."
-    return f'<div class="studio-sentence">{text}{_weak_expert(result)}</div>'
+    notes = "".join(f" {escape(note)}" for note in result.prepared.notes)
+    return f'<div class="studio-sentence">{text}{_weak_expert(result)}{notes}</div>'
 
 
 def _weak_expert(result: Result) -> str:

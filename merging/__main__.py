@@ -124,6 +124,8 @@ def _result(options: argparse.Namespace) -> object:
 def _print_result(result: object, output: str | None, as_json: bool) -> None:
     from merging.export import scores_as_dict
 
+    for note in result.prepared.notes:
+        print(note, file=sys.stderr)
     if as_json:
         timings = {phase: round(seconds, 4) for phase, seconds in result.timings.items()}
         print(json.dumps({"scores": scores_as_dict(result), "timings": timings, "output": output}, allow_nan=False))

@@ -17,7 +17,10 @@ FISHER_VERSION = 1
 
 
 class FisherKey(NamedTuple):
-    """Everything that decides a Fisher: content hashes of checkpoint and task, split, rows and estimator."""
+    """Everything that decides a Fisher: content hashes of checkpoint and task, split, rows, estimator, device.
+
+    The device is part of it so that a recipe gives the same bits on the same device, whoever filled the cache.
+    """
 
     checkpoint: str
     task: str
@@ -25,6 +28,7 @@ class FisherKey(NamedTuple):
     examples: int | None
     labels: str
     seed: int
+    device: str
 
     def digest(self) -> str:
         """The hexadecimal name of this Fisher, 40 digits."""

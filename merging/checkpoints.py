@@ -74,16 +74,16 @@ class Checkpoint:
                 raise _unreadable(self.reference, problem) from problem
         return tensors
 
-    def model(self, device: str | torch.device = "cpu", *, head_required: bool = True) -> nn.Module:
+    def model(self, device: str | torch.device = "cpu", *, as_base_of: str | None = None) -> nn.Module:
         """The model in float32 and evaluation mode.
 
-        `head_required=False` is for a base, whose head is not used.
+        A base is opened as the class that was fine-tuned from it, `as_base_of`; its head is new and says nothing.
 
         Raises: CheckpointError if weights are missing, do not fit or are damaged.
         """
         import transformers
 
-        architecture = getattr(transformers, self.architecture)
+        architecture = getattr(transformers, as_base_of or self.architecture)
         settings = {"use_safetensors": True, "local_files_only": True, "dtype": torch.float32}
         # Tensors of another shape are reported below, by name.
         settings |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
@@ -91,13 +91,14 @@ class Checkpoint:
             model, report = architecture.from_pretrained(self.folder, **settings)
         except (SafetensorError, OSError, ValueError, RuntimeError) as problem:
             raise _unreadable(self.reference, problem) from problem
-        body = body_prefix(model)
-        missing = [name for name in report["missing_keys"] if head_required or name.startswith(body)]
-        mismatched = [entry if isinstance(entry, str) else entry[0] for entry in report.get("mismatched_keys", ())]
-        if missing or mismatched:
+        unfit = [entry if isinstance(entry, str) else entry[0] for entry in report.get("mismatched_keys", ())]
+        unfit = [
+            name for name in [*report["missing_keys"], *unfit] if not as_base_of or name.startswith(body_prefix(model))
+        ]
+        if unfit:
             raise CheckpointError(
-                f'"{self.reference}" is incomplete: expected weights for every parameter of {self.architecture}, '
-                f"got none that fit for {quoted(missing + mismatched)}. Save the checkpoint again."
+                f'"{self.reference}" is incomplete: expected weights for every parameter of {architecture.__name__}, '
+                f"got none that fit for {quoted(unfit)}. Save the checkpoint again."
             )
         return model.eval().to(device)
 
@@ -119,13 +120,15 @@ class Checkpoint:
             ) from problem
 
 
-def open_checkpoint(reference: str, *, name: str | None = None) -> Checkpoint:
+def open_checkpoint(reference: str, *, name: str | None = None, is_base: bool = False) -> Checkpoint:
     """Opens `zoo:POOL/NAME`, a folder, or a Hub id with an optional `@revision`; reads no weights yet.
+
+    A base may be of any architecture; what is merged must be a classifier.
 
     Raises: CheckpointError if it is missing, damaged, pickled, or no classifier.
     """
     folder = resolve_folder(reference)
-    config = _read_config(folder, reference)
+    config = _read_config(folder, reference, is_base=is_base)
     shapes: dict[str, tuple[int, ...]] = {}
     files = weight_files(folder)
     if not files:
@@ -192,7 +195,7 @@ def body_prefix(model: nn.Module) -> str:
     return f"{model.base_model_prefix}."
 
 
-def _read_config(folder: Path, reference: str) -> dict[str, object]:
+def _read_config(folder: Path, reference: str, *, is_base: bool) -> dict[str, object]:
     path = folder / "config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -209,7 +212,7 @@ def _read_config(folder: Path, reference: str) -> dict[str, object]:
 
     listed = config.get("architectures") if isinstance(config, Mapping) else None
     architecture = str(listed[0]) if isinstance(listed, list) and listed else "none"
-    if not architecture.endswith(ARCHITECTURES) or not hasattr(transformers, architecture):
+    if not is_base and not (architecture.endswith(ARCHITECTURES) and hasattr(transformers, architecture)):
         raise CheckpointError(
             f'"{reference}" cannot be merged: expected a classifier that Transformers knows (*{ARCHITECTURES[0]} or '
             f'*{ARCHITECTURES[1]}), got "{architecture}". Use a fine-tuned classification checkpoint.'

@@ -4,7 +4,6 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from merging.errors import StructureError, quoted
@@ -80,13 +79,3 @@ def check_same_structure(models: Sequence[Mapping[str, Tensor]], names: Sequence
                 f'("{wrong[0]}" is {shapes}). Pick checkpoints of one architecture and size.'
             )
     return list(first)
-
-
-def check_finite(tensors: Mapping[str, Tensor], what: str) -> None:
-    """Raises: StructureError, naming the tensors that hold NaN or infinity."""
-    bad = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
-    if bad:
-        raise StructureError(
-            f"{what} cannot be used: expected finite numbers, got NaN or infinity in {quoted(bad)}. "
-            "Check that the checkpoint is complete and that its training did not diverge."
-        )

@@ -162,7 +162,8 @@ def _fisher_of(prepared: Prepared, index: int, checkpoint: Checkpoint, task: Tas
     settings = prepared.recipe.fisher
     examples = None if settings.examples == "all" else int(settings.examples)
     content = task.content_hash("fisher") if task.has("fisher") else ""
-    key = cache.FisherKey(checkpoint.hash, content, "fisher", examples, settings.labels, settings.seed)
+    estimator = (settings.labels, settings.seed, prepared.device)
+    key = cache.FisherKey(checkpoint.hash, content, "fisher", examples, *estimator)
     fisher = cache.read_fisher(key, Fisher.load)
     parameters = dict(prepared.modules[index].named_parameters())
     if fisher is None:

@@ -19,6 +19,7 @@ from merging.tasks import Task
 
 OnProgress = Callable[[float, str], None]
 Predictions = dict[str, Prediction]
+COUNTER = "num_batches_tracked"
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +105,8 @@ class Prepared:
             return None
         with self._lock:
             if recipe.base not in self._bases:
-                module = open_checkpoint(recipe.base).model(self.device, head_required=False)
+                opened = open_checkpoint(recipe.base, is_base=True)
+                module = opened.model(self.device, as_base_of=self.checkpoints[0].architecture)
                 self._bases[recipe.base] = {name: tensor.detach() for name, tensor in module.named_parameters()}
             return self._bases[recipe.base]
 
@@ -118,16 +120,27 @@ class Prepared:
             predictions = predict(models, self.batches(split))
         return {entry.name: prediction for entry, prediction in zip(self.tasks, predictions, strict=True)}
 
+    @property
+    def notes(self) -> list[str]:
+        """What a merge does beside the rule, in sentences."""
+        averaged = [name for name, tensor in self._buffers()[0].items() if tensor.is_floating_point()]
+        text = f"{len(averaged)} buffers (such as batch-norm statistics) are averaged by λ, whatever the rule."
+        return [text] if averaged else []
+
     def load_merged(self, target: nn.Module, merged: Mapping[str, Tensor], weights: list[float]) -> None:
         """Writes merged parameters into a module, and the λ-weighted mean of floating-point buffers with them."""
-        own = dict(target.named_parameters())
-        buffers = [dict(module.base_model.named_buffers()) for module in self.modules]
+        own, buffers = dict(target.named_parameters()), self._buffers()
         with torch.no_grad():
             for name, tensor in merged.items():
                 own[name].copy_(tensor)
             if buffers[0]:
                 for name, tensor in merge_parameters(buffers, "isotropic", weights).items():
                     target.base_model.get_buffer(name).copy_(tensor)
+
+    def _buffers(self) -> list[dict[str, Tensor]]:
+        """Each body's buffers, but for the count of training steps, which differs between any two fine-tunings."""
+        bodies = [module.base_model for module in self.modules]
+        return [{name: own for name, own in body.named_buffers() if name.split(".")[-1] != COUNTER} for body in bodies]
 
     def merged_copy(self, merged: Mapping[str, Tensor], weights: list[float]) -> nn.Module:
         """A model of its own with these parameters; its head is the first model's unless heads are merged."""

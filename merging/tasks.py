@@ -19,6 +19,7 @@ SPLITS = ("fisher", "validation", "test")
 FORMATS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv"}
 # Matena & Raffel used 128 tokens.
 MAX_TOKENS = 128
+VALIDATION_SHARE = 0.2
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +41,8 @@ class Task:
 
     def has(self, split: str) -> bool:
         """Whether this task has such a split."""
-        return split in self.files or (self.hub is not None and split in self.hub["splits"])
+        named = self.files or (self.hub or {}).get("splits", {})
+        return split in named or (split == "validation" and self.hub is not None and "fisher" in named)
 
     def rows(self, split: str, *, examples: int | None = None, seed: int = 0):
         """The split as a `datasets.Dataset`; with `examples`, that many rows drawn by `seed`, since splits come sorted.
@@ -198,13 +200,19 @@ def _load_hub(task: Task, split: str):
     from datasets import load_dataset
 
     about = task.hub
+    # A validation split that the dataset lacks is cut from the rows for the Fisher, which then go without them.
+    is_cut = split in ("fisher", "validation") and "validation" not in about["splits"] and "fisher" in about["splits"]
     try:
-        return load_dataset(about["dataset"], about.get("config"), split=about["splits"][split])
+        rows = load_dataset(about["dataset"], about.get("config"), split=about["splits"]["fisher" if is_cut else split])
+    # datasets passes on whatever the Hub's client, pyarrow or pandas raise.
     except Exception as problem:
         raise TaskError(
             f'Dataset "{about["dataset"]}" cannot be had: expected it on the Hugging Face Hub, got '
             f"{str(problem).strip()[:200]!r}. Check the spelling and the connection, or use a folder."
         ) from problem
+    if not is_cut:
+        return rows
+    return rows.train_test_split(test_size=VALIDATION_SHARE, seed=0)["train" if split == "fisher" else "test"]
 
 
 def _prepare_images(columns: list[list], processor, checkpoint: Checkpoint, reference: str) -> dict[str, torch.Tensor]:

@@ -10,7 +10,7 @@ from merging.errors import CacheError
 from merging.fisher import Fisher
 from tests import cases
 
-KEY = FisherKey("c" * 64, "t" * 64, "fisher", 16, "exact", 0)
+KEY = FisherKey("c" * 64, "t" * 64, "fisher", 16, "exact", 0, "cpu")
 
 
 def fisher():

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from merging.errors import StructureError
-from merging.parameters import KINDS, Place, check_finite, check_same_structure, layers_of, place_of
+from merging.parameters import KINDS, Place, check_same_structure, layers_of, place_of
 from tests import cases
 
 
@@ -80,10 +80,3 @@ def test_a_missing_tensor_is_named():
 def test_a_tensor_of_another_shape_is_named_with_both_shapes():
     with pytest.raises(StructureError, match=r'"a" is \[2, 3\] in model 1 and \[3, 2\] in model 2'):
         check_same_structure([{"a": torch.zeros(2, 3)}, {"a": torch.zeros(3, 2)}])
-
-
-@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
-def test_numbers_that_are_not_finite_are_named(number):
-    check_finite({"a": torch.zeros(2), "i": torch.arange(2)}, "The model")
-    with pytest.raises(StructureError, match=r'The model cannot be used: .* in "b"'):
-        check_finite({"a": torch.zeros(2), "b": torch.tensor([0.0, number])}, "The model")

@@ -186,3 +186,14 @@ def test_a_recipe_opens_every_task_of_its_preset():
         recipe = cases.quick_recipe(preset)
         for reference in [*(model.task for model in recipe.models), *recipe.evaluation.tasks]:
             assert open_task(reference).has("test")
+
+
+def test_a_hub_task_without_validation_gets_one_cut_from_its_fisher_rows(tmp_path):
+    lines = "".join(f'{{"sentence": "row {number}", "label": {number % 2}}}\n' for number in range(50))
+    (tmp_path / "train.jsonl").write_text(lines)
+    task = open_task({"dataset": str(tmp_path), "splits": {"fisher": "train"}})
+    fisher, validation = (set(task.rows(split)["sentence"]) for split in ("fisher", "validation"))
+    assert len(validation) == 10
+    assert len(fisher) == 40
+    assert not fisher & validation
+    assert set(task.rows("validation")["sentence"]) == validation

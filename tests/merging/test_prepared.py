@@ -1,0 +1,51 @@
+"""What a merge needs beside parameters: buffers, and a base that is no classifier."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from transformers import ResNetConfig, ResNetForImageClassification, ViTModel
+
+from merging.checkpoints import open_checkpoint
+from merging.errors import CheckpointError
+from merging.pipeline import prepare
+from merging.pools import open_pool
+from merging.prepared import Prepared
+from merging.recipe import FisherSettings, preset_recipe
+
+
+def tiny_resnet(running_mean: float, steps: int) -> ResNetForImageClassification:
+    config = ResNetConfig(num_channels=1, embedding_size=4, hidden_sizes=[4, 4], depths=[1, 1], layer_type="basic")
+    model = ResNetForImageClassification(config).eval()
+    for name, buffer in model.named_buffers():
+        if name.endswith("running_mean"):
+            buffer.fill_(running_mean)
+        elif name.endswith("num_batches_tracked"):
+            buffer.fill_(steps)
+    return model
+
+
+def test_batch_norm_statistics_are_averaged_by_weight_and_said_so():
+    recipe = preset_recipe(open_pool("digits"), "robust")
+    checkpoints = [open_checkpoint(entry.checkpoint) for entry in recipe.models]
+    modules = [tiny_resnet(1.0, 10), tiny_resnet(5.0, 77)]
+    prepared = Prepared(recipe, ["a", "b"], checkpoints, modules, [], [], "cpu")
+    merged = prepared.merged_copy({}, [3.0, 1.0])
+    means = [buffer for name, buffer in merged.named_buffers() if name.endswith("running_mean")]
+    assert means
+    assert all(torch.equal(mean, torch.full_like(mean, 2.0)) for mean in means)
+    assert any("averaged" in note for note in prepared.notes)
+
+
+def test_a_base_may_be_a_body_without_a_head(tmp_path):
+    base = open_checkpoint("zoo:digits/base").model()
+    body: ViTModel = base.base_model
+    body.save_pretrained(tmp_path / "body")
+    settings = FisherSettings(zero_rule="base", examples=16)
+    recipe = preset_recipe(open_pool("digits"), "robust", fisher=settings)
+    prepared = prepare(replace(recipe, base=str(tmp_path / "body"), rule="isotropic", heads="keep"))
+    opened = prepared.base(prepared.recipe)
+    for name, tensor in body.named_parameters():
+        assert torch.equal(opened[f"vit.{name}"], tensor)
+    with pytest.raises(CheckpointError, match="expected a classifier"):
+        open_checkpoint(str(tmp_path / "body"))
