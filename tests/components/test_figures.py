@@ -1,0 +1,116 @@
+"""Pictures: data in, figures out."""
+
+import numpy
+import plotly.graph_objects as go
+import pytest
+
+from components.figures import heatmap_figure, owner_figure, score_figure
+from components.style import COLOURS, PATTERNS, TITLES
+from merging.diagnostics import fisher_map
+from merging.metrics import Score
+
+METHODS = ["experts", "isotropic", "fisher", "ensemble"]
+HOSTILE = "<img src=x onerror=alert(1)>"
+
+
+def _bars(figure: go.Figure) -> dict[str, go.Bar]:
+    return {bars.name: bars for bars in figure.data}
+
+
+def test_bars_show_every_method_on_every_task_and_their_mean(four_result):
+    bars = _bars(score_figure(four_result.scores, four_result.singles, 1200))
+    assert list(bars) == [TITLES[method] for method in METHODS]
+    for method in METHODS:
+        own = bars[TITLES[method]]
+        assert list(own.x) == [*four_result.scores[method], "<b>mean</b>"]
+        expected = [100 * score.value for score in four_result.scores[method].values()]
+        assert list(own.y) == pytest.approx([*expected, 100 * four_result.mean(method)])
+
+
+def test_error_bars_reach_from_the_lower_to_the_upper_end_of_the_interval(four_result):
+    bars = _bars(score_figure(four_result.scores, four_result.singles, 1200))
+    for method in METHODS:
+        error = bars[TITLES[method]].error_y
+        for index, score in enumerate(four_result.scores[method].values()):
+            value = bars[TITLES[method]].y[index]
+            assert value + error.array[index] == pytest.approx(100 * score.high)
+            assert value - error.arrayminus[index] == pytest.approx(100 * score.low)
+        assert error.array[-1] == error.arrayminus[-1] == 0  # a mean over tasks has no interval of its own
+
+
+def test_methods_differ_in_colour_and_the_merges_in_pattern(four_result):
+    figure = score_figure(four_result.scores, four_result.singles, 1200)
+    assert len({bars.marker.color for bars in figure.data}) == len(METHODS)
+    for method, bars in zip(METHODS, figure.data, strict=True):
+        assert (bars.marker.color, bars.marker.pattern.shape) == (COLOURS[method], PATTERNS[method])
+    assert len({PATTERNS[method] for method in ("isotropic", "fisher", "ensemble")}) == 3
+
+
+def test_models_of_one_task_have_a_bar_each(seeds_result):
+    figure = score_figure(seeds_result.scores, seeds_result.singles, 1200)
+    names = [bars.name for bars in figure.data]
+    assert names[:5] == [f"seed-{index}" for index in range(5)]
+    assert names[5:] == [TITLES[method] for method in METHODS[1:]]
+    assert all(list(bars.x) == list(seeds_result.scores["fisher"]) for bars in figure.data)
+
+
+def test_a_model_that_cannot_do_a_task_leaves_a_gap_and_has_no_mean():
+    score = Score("accuracy", 0.5, 0.4, 0.6, 10)
+    scores = {"isotropic": {"a": score, "b": score}}
+    singles = {"one": {"a": score, "b": score}, "two": {"a": score}}
+    bars = _bars(score_figure(scores, singles, 1200))
+    assert list(bars["two"].y) == [50.0, None, None]
+    assert list(bars["one"].y) == [50.0, 50.0, 50.0]
+
+
+def test_a_phone_gets_no_numbers_on_its_bars(four_result):
+    wide = score_figure(four_result.scores, four_result.singles, 1200)
+    narrow = score_figure(four_result.scores, four_result.singles, 390)
+    assert all(bars.text is not None for bars in wide.data)
+    assert all(bars.text is None for bars in narrow.data)
+
+
+@pytest.mark.parametrize("width_px", [390, 1200])
+def test_heatmaps_share_one_colour_axis_and_one_order_of_cells(four_result, width_px):
+    fisher = fisher_map(four_result.prepared, four_result.recipe)
+    figure = heatmap_figure(fisher, width_px)
+    assert len(figure.data) == 4
+    assert {panel.coloraxis for panel in figure.data} == {"coloraxis"}
+    assert all(panel.zmin is None and panel.zmax is None for panel in figure.data)
+    assert {tuple(panel.x) for panel in figure.data} == {tuple(fisher.kinds)}
+    assert {tuple(panel.y) for panel in figure.data} == {tuple(fisher.layers)}
+    assert [note.text for note in figure.layout.annotations] == list(fisher.models)
+
+
+def test_heatmap_values_are_float32_logarithms_with_gaps_for_no_value(four_result):
+    fisher = fisher_map(four_result.prepared, four_result.recipe)
+    for panel, mean in zip(heatmap_figure(fisher, 1200).data, fisher.mean, strict=True):
+        shown = numpy.asarray(panel.z)
+        assert shown.dtype == numpy.float32
+        there = numpy.isfinite(mean) & (mean > 0)
+        assert numpy.array_equal(numpy.isfinite(shown), there)
+        assert shown[there] == pytest.approx(numpy.log10(mean[there]), rel=1e-5)
+
+
+def test_the_owner_map_shows_the_model_with_the_largest_share(four_result):
+    fisher = fisher_map(four_result.prepared, four_result.recipe)
+    figure = owner_figure(fisher)
+    owners = numpy.asarray(figure.data[0].z)
+    there = numpy.isfinite(owners)
+    largest = numpy.nan_to_num(fisher.share, nan=-1.0)
+    assert numpy.array_equal(owners[there], largest.argmax(0)[there].astype(numpy.float32))
+    assert [mark.name for mark in figure.data[1:]] == list(fisher.models)
+    for row, column in zip(*numpy.nonzero(there), strict=True):
+        assert figure.data[0].text[row][column] == f"{100 * largest.max(0)[row, column]:.0f}"
+
+
+def test_names_are_text_in_every_figure(four_result):
+    from dataclasses import replace
+
+    scores = {method: {HOSTILE: Score("accuracy", 0.5, 0.4, 0.6, 10)} for method in METHODS}
+    singles = {HOSTILE: scores["fisher"], "b": scores["fisher"]}
+    fisher = replace(fisher_map(four_result.prepared, four_result.recipe), models=(HOSTILE, "b", "c", "d"))
+    for figure in (score_figure(scores, singles, 1200), heatmap_figure(fisher, 1200), owner_figure(fisher)):
+        text = str(figure.to_dict())
+        assert "<img" not in text
+        assert "&lt;img" in text

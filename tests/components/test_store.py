@@ -1,0 +1,99 @@
+"""The store of what is prepared: what its key ignores, and what it drops."""
+
+from dataclasses import replace
+
+import pytest
+
+from components.store import Store, preparation_key
+from merging.merge import NORMALISATIONS, ZERO_RULES
+from merging.pools import open_pool
+from merging.recipe import EvaluationSettings, FisherSettings, preset_recipe
+
+RECIPE = preset_recipe(open_pool("digits"), "four-tasks")
+
+
+class Prepared:
+    """What the store asks of a prepared recipe: its size."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+
+    def size_bytes(self) -> int:
+        return self._size
+
+
+def _fisher(**changes: object):
+    return replace(RECIPE, fisher=replace(RECIPE.fisher, **changes))
+
+
+def _numbered(number: int):
+    return _fisher(seed=number)
+
+
+LIVE = [
+    RECIPE.with_weights([1.0, 0.0, 0.5, 0.2]),
+    _fisher(floor=1e-3),
+    *[_fisher(normalise=name) for name in NORMALISATIONS],
+    *[_fisher(zero_rule=name) for name in ZERO_RULES],
+    replace(RECIPE, evaluation=EvaluationSettings(split="validation")),
+]
+NOT_LIVE = [
+    replace(RECIPE, models=RECIPE.models[:3]),
+    replace(RECIPE, models=RECIPE.models[::-1]),
+    replace(RECIPE, models=(replace(RECIPE.models[0], task=RECIPE.models[1].task), *RECIPE.models[1:])),
+    _fisher(labels="empirical"),
+    _fisher(examples=16),
+    _fisher(seed=1),
+    replace(RECIPE, heads="merge"),
+    replace(RECIPE, device="cpu"),
+    replace(RECIPE, evaluation=EvaluationSettings(tasks=("zoo:digits/rotated",))),
+    replace(RECIPE, evaluation=EvaluationSettings(examples=10)),
+]
+
+
+@pytest.mark.parametrize("changed", LIVE, ids=lambda recipe: "live")
+def test_the_key_ignores_what_is_applied_live(changed):
+    assert preparation_key(changed) == preparation_key(RECIPE)
+
+
+@pytest.mark.parametrize("changed", NOT_LIVE, ids=lambda recipe: "not live")
+def test_the_key_tells_apart_what_needs_other_models_or_fishers(changed):
+    assert preparation_key(changed) != preparation_key(RECIPE)
+
+
+def test_the_base_is_ready_for_a_zero_rule_that_is_chosen_later(four_tasks, four_result):
+    from merging.pipeline import evaluate
+
+    assert four_tasks.base
+    assert FisherSettings().zero_rule != "base"
+    later = replace(four_tasks, fisher=replace(four_tasks.fisher, zero_rule="base"))
+    assert preparation_key(later) == preparation_key(four_tasks)
+    assert evaluate(four_result.prepared, later).scores["fisher"]
+
+
+def test_the_least_recently_used_are_dropped_over_the_limit():
+    store = Store(limit_bytes=100)
+    for number in range(3):
+        store.put(_numbered(number), Prepared(40))  # 0 goes for 2
+    assert store.get(_numbered(0)) is None
+    assert store.get(_numbered(1)) is not None  # now used later than 2
+    store.put(_numbered(3), Prepared(40))
+    assert store.get(_numbered(2)) is None
+    assert store.get(_numbered(1)) is not None
+    assert store.get(_numbered(3)) is not None
+
+
+def test_one_that_is_larger_than_the_limit_is_kept_alone():
+    store = Store(limit_bytes=100)
+    store.put(_numbered(0), Prepared(10))
+    store.put(_numbered(1), Prepared(1000))
+    assert store.get(_numbered(0)) is None
+    assert store.get(_numbered(1)) is not None
+
+
+def test_putting_again_replaces():
+    store = Store(limit_bytes=100)
+    first, second = Prepared(60), Prepared(60)
+    store.put(RECIPE, first)
+    store.put(RECIPE.with_weights([1.0, 0.0, 0.0, 0.0]), second)
+    assert store.get(RECIPE) is second

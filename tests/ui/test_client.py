@@ -1,0 +1,192 @@
+"""Every event of the page by its public name, with good values and with bad ones."""
+
+import math
+
+import pytest
+from gradio_client import Client, handle_file
+
+from components.form import ROWS
+from tests.cases import quick_recipe
+
+TASKS = ("parity", "large", "loop", "remainder")
+MODELS = [f"zoo:digits/{name} => zoo:digits/{name}" for name in TASKS]
+FIELDS = ("models", "heads", "tasks", "labels", "examples", "seed", "floor", "normalise", "zero_rule", "device")
+FIELDS += ("split", "base")
+FORM = (MODELS, "keep", [], "exact", 256, 0, 0.0, "trace", "mean", "auto", "test", "zoo:digits/base")
+WEIGHTS = [0.25] * ROWS
+WIDTH = 1200.0
+
+
+def form(weights=WEIGHTS, **changes: object) -> list[object]:
+    """The form's values with some of them changed."""
+    return [*(changes.get(name, value) for name, value in zip(FIELDS, FORM, strict=True)), *weights]
+
+
+# Every event of the page: what it is driven with, and what its answer holds.
+EVENTS = {
+    "/open_page": ([WIDTH, "", *form()], "Fisher merge"),
+    "/merge": ([WIDTH, *form()], "Fisher merge"),
+    "/apply_settings": ([WIDTH, *form(split="validation", normalise="l2")], "on the validation split"),
+    "/apply_estimation": ([WIDTH, *form(seed=77)], "press “Estimate Fisher”"),
+    "/move_weights": ([WIDTH, *form([1.0, 0.5, 0.25, 0.25, *WEIGHTS[4:]])], "parity 50.0 %"),
+    "/choose_pool": (["digits"], "λ · parity"),
+    "/choose_preset": (["digits", "robust"], "λ · narrow"),
+    "/estimate_pool": (form(seed=3, labels="empirical", models=MODELS[:2]), "role="),
+    "/estimate_preset": (form(seed=3, labels="empirical", models=MODELS[:2]), "role="),
+    "/estimate_fisher": (form(), "role="),
+    "/estimate_recipe": (form(seed=3, labels="empirical", models=MODELS[:2]), "role="),
+    "/choose_models": ([MODELS[:3]], "λ · loop"),
+    "/show_models": ([WIDTH, *form()], "Fisher merge"),
+    "/show_pool": ([WIDTH, *form()], "Fisher merge"),
+    "/show_preset": ([WIDTH, *form()], "Fisher merge"),
+    "/show_finished": ([WIDTH, *form()], "Fisher merge"),
+    "/inspect": ([WIDTH, *form()], "heatmap"),
+    "/inspect_finished": ([WIDTH, *form()], "heatmap"),
+    "/equal_weights": ([MODELS], "0.25"),
+    "/weights_by_size": (form(), "0.25"),
+    "/find_best_weights": (form([1.0, 0.0, 0.0, 0.0, *WEIGHTS[4:]], split="validation"), "role="),
+    "/found_weights": ([], ""),
+    "/undo": ([], ""),
+    "/progress": ([""], ""),
+    "/stop": ([""], ""),
+    "/recipe": (form(), "checkpoint: zoo:digits/parity"),
+    "/show_recipe": ([WIDTH, *form()], "checkpoint: zoo:digits/parity"),
+    "/download_recipe": (form(), "recipe.yaml"),
+    "/download_merged_model": (form(), "merged-model.zip"),
+    "/open_recipe": (None, "λ · loop"),
+}
+
+
+@pytest.fixture(scope="module")
+def client(server, tmp_path_factory):
+    """A client that has opened the page, as a browser does; the first merge is prepared."""
+    opened = Client(server.url, verbose=False, download_files=str(tmp_path_factory.mktemp("downloads")))
+    _wait_until_prepared(opened)
+    return opened
+
+
+def _wait_until_prepared(client: Client) -> None:
+    for _ in range(600):
+        if "Fisher merge" in str(client.predict(WIDTH, *form(), api_name="/merge")):
+            return
+        client.predict(*form(), api_name="/estimate_fisher")
+    raise AssertionError("The first merge did not become ready.")
+
+
+def _answer(client: Client, event: str, values: list[object]) -> str:
+    return str(client.predict(*values, api_name=event))
+
+
+def test_every_named_event_is_driven(client):
+    named = set(client.view_api(return_format="dict", print_info=False)["named_endpoints"])
+    assert named == set(EVENTS)
+
+
+@pytest.mark.parametrize("event", EVENTS)
+def test_the_event_answers(client, server, event, tmp_path):
+    values, expected = EVENTS[event]
+    if event == "/open_recipe":
+        path = tmp_path / "recipe.yaml"
+        path.write_text(quick_recipe("four-tasks").to_yaml(), encoding="utf-8")
+        values = [handle_file(str(path)), "digits"]
+    answer = _answer(client, event, values)
+    assert expected in answer, answer[:500]
+    assert 'role="alert"' not in answer
+    server.require_alive()
+
+
+def test_a_search_is_watched_to_its_end_and_stopped_by_its_id(client, server):
+    answer = client.predict(*form(split="validation"), api_name="/find_best_weights")
+    job_id = next(value for value in answer if isinstance(value, str) and len(value) == 32)
+    assert "role=" in _answer(client, "/progress", [job_id])
+    _answer(client, "/stop", [job_id])
+    for _ in range(2000):
+        answer = _answer(client, "/progress", [job_id])
+        if "Stopped" in answer or "Ready" in answer:
+            break
+    assert "Stopped" in answer or "Ready" in answer
+    server.require_alive()
+
+
+# Bad values, and what the notice says.
+BAD = {
+    "negative weight": (form([-1.0, *WEIGHTS[1:]]), "minimum value 0"),
+    "weights of zero": (form([0.0] * ROWS), "expected"),
+    "one model": (form(models=MODELS[:1]), "expected two or more models, got 1"),
+    "no models": (form(models=[]), "expected two or more models, got 0"),
+    "unknown model": (form(models=["zoo:digits/nine => zoo:digits/nine", MODELS[0]]), "not in the list of choices"),
+    "unknown normalisation": (form(normalise="sum"), "not in the list of choices"),
+    "unknown device": (form(device="tpu"), "not in the list of choices"),
+    "negative floor": (form(floor=-1.0), "got -1"),
+    "no floor": (form(floor=None), "expected a number"),
+    "negative seed": (form(seed=-1), "expected a whole number of 0 or more, got -1"),
+    "no seed": (form(seed=None), "expected a"),
+    "too many examples": (form(examples=10**9), "maximum value 2048"),
+}
+READERS = ("/merge", "/estimate_fisher", "/inspect", "/recipe", "/download_merged_model", "/find_best_weights")
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_a_bad_value_is_told_by_every_event_that_reads_the_form(client, server, bad):
+    values, told = BAD[bad]
+    for event in READERS:
+        given = [WIDTH, *values] if event in ("/merge", "/inspect") else values
+        answer = _told(client, event, given)
+        assert told in answer, (event, answer[:500])
+    server.require_alive()
+
+
+def test_a_weight_that_is_no_number_is_told(server):
+    # JSON has no NaN, and gradio_client refuses to send one; a page of somebody's own may.
+    import json
+    import urllib.request
+
+    for number in ("NaN", "Infinity"):
+        body = json.dumps({"data": [WIDTH, *form()]}).replace("0.25", number, 1)
+        assert not math.isfinite(json.loads(body)["data"][13])
+        request = urllib.request.Request(
+            f"{server.url}gradio_api/call/merge", body.encode(), {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            event = json.load(answer)["event_id"]
+        with urllib.request.urlopen(f"{server.url}gradio_api/call/merge/{event}", timeout=60) as stream:
+            text = stream.read().decode()
+        assert "expected" in text or "error" in text, text[:500]
+        assert "Fisher merge" not in text
+        server.require_alive()
+
+
+def test_unknown_pools_and_presets_are_told(client, server):
+    assert "expected the name of an embedded pool" in _told(client, "/choose_pool", ["nowhere"])
+    assert "expected the name of an embedded pool" in _told(client, "/choose_preset", ["nowhere", "robust"])
+    assert "choices" in _told(client, "/choose_preset", ["digits", "fiveseeds"])
+    server.require_alive()
+
+
+def test_merged_heads_of_different_labels_fail_the_job_with_a_message(client, server):
+    answer = client.predict(*form(heads="merge"), api_name="/estimate_fisher")
+    job_id = next(value for value in answer if isinstance(value, str) and len(value) == 32)
+    for _ in range(2000):
+        answer = _answer(client, "/progress", [job_id])
+        if "alert" in answer:
+            break
+    assert "expected models with equal label sets" in answer
+    server.require_alive()
+
+
+def test_jobs_that_nobody_knows_change_nothing(client, server):
+    for event in ("/progress", "/stop"):
+        for unknown in ("", "0" * 32, "../../etc/passwd", "<b>"):
+            answer = _answer(client, event, [unknown])
+            assert unknown == "" or unknown not in answer
+    server.require_alive()
+
+
+def _told(client: Client, event: str, values: list[object]) -> str:
+    """The answer; of an event that Gradio itself refuses, what it says."""
+    from gradio_client.exceptions import AppError
+
+    try:
+        return _answer(client, event, values)
+    except AppError as refusal:
+        return str(refusal)
