@@ -30,7 +30,8 @@ def opened(width_px: float, job_id: str, *values: object) -> list[object]:
     On a phone the sidebar, which would cover the picture, is closed.
     """
     picture = shown(width_px, *values)
-    history = [(0.0, list(Form.of(*values).weights))]
+    form = Form.of(*values)
+    history = [(0.0, list(form.models), list(form.weights))]
     page = [gr.Sidebar(open=width_px >= NARROW_PX), width_px, history]
     watching = REGISTRY.get(job_id)
     if watching is not None and watching.active:
@@ -41,12 +42,15 @@ def opened(width_px: float, job_id: str, *values: object) -> list[object]:
 
 
 def moved(history: list, width_px: float, *values: object) -> list[object]:
-    """A slider moved: the move is remembered for Undo, and the merge shown."""
-    weights, now = list(Form.of(*values).weights), time.monotonic()
-    if not history or history[-1][1] != weights:
+    """A slider moved: the move is remembered for Undo, as far back as the same models were merged; the merge is shown."""
+    form, now = Form.of(*values), time.monotonic()
+    models, weights = list(form.models), list(form.weights)
+    if history and history[-1][1] != models:
+        history = []
+    if not history or history[-1][2] != weights:
         if len(history) > 1 and now - history[-1][0] < UNDO_GAP_S:
             history = history[:-1]
-        history = [*history, (now, weights)][-UNDO_DEPTH:]
+        history = [*history, (now, models, weights)][-UNDO_DEPTH:]
     return [history, *shown(width_px, *values)]
 
 
@@ -54,7 +58,7 @@ def undone(history: list) -> list[object]:
     """The weights before the last move."""
     if len(history) < 2:
         return [gr.skip()] * (1 + ROWS)
-    return [history[:-1], *set_to(history[-2][1])]
+    return [history[:-1], *set_to(history[-2][2])]
 
 
 def pool_chosen(name: str) -> list[object]:

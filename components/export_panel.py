@@ -39,20 +39,22 @@ def create_export_panel() -> ExportPanel:
     """Filled when the tab is opened."""
     message = gr.HTML(elem_id="export-notice", elem_classes="studio-message")
     gr.Markdown(
-        "### The merged model\n"
+        "## The merged model\n"
         "A zip of Hugging Face folders in safetensors that `from_pretrained` opens, with a model card, the scores and the recipe."
     )
     download = gr.Button("Download merged model", variant="primary")
     file = gr.DownloadButton("Merged model as a zip", visible="hidden", elem_id="merged-file")
-    gr.Markdown("### The recipe\nEverything that decides this merge; the same file gives the same tensors again.")
+    gr.Markdown("## The recipe\nEverything that decides this merge; the same file gives the same tensors again.")
     # Wrapped: a region that scrolls sideways cannot be reached by keyboard.
     recipe = gr.Code(language="yaml", label="recipe.yaml", interactive=False, lines=12, wrap_lines=True)
     with gr.Row():
         save_recipe = gr.Button("Download recipe", size="sm")
         recipe_file = gr.DownloadButton("Recipe as a file", visible="hidden", elem_id="recipe-file")
         upload = gr.UploadButton("Open a recipe", file_types=[".yaml", ".yml"], size="sm")
-    gr.Markdown("### The same on the command line")
-    command = gr.Code(COMMAND, language="shell", label="command", interactive=False, wrap_lines=True)
+    gr.Markdown("## The same on the command line")
+    command = gr.Code(
+        COMMAND, language="shell", lines=1, max_lines=2, label="command", interactive=False, wrap_lines=True
+    )
     return ExportPanel(message, download, file, recipe, save_recipe, recipe_file, upload, command)
 
 

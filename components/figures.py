@@ -43,7 +43,7 @@ def score_figure(scores: dict[str, dict[str, Score]], singles: dict[str, dict[st
         bargap=0.22,
         bargroupgap=0.06,
         yaxis={"range": [0, 108], "ticksuffix": " %", "tickvals": [0, 20, 40, 60, 80, 100], "fixedrange": True},
-        xaxis={"fixedrange": True, "tickfont": {"size": 13}},
+        xaxis={"fixedrange": True, "tickfont": {"size": 13}, "automargin": True},
         legend={"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0},
     )
     return _finished(figure, height=400, below=36)

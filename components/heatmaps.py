@@ -33,13 +33,13 @@ def create_heatmaps() -> Heatmaps:
     """Empty: filled when the tab is opened, and whenever what it shows changes."""
     message = gr.HTML(elem_id="inspect-notice", elem_classes="studio-message")
     gr.Markdown(
-        "### Where each model is sure of its parameters\n"
+        "## Where each model is sure of its parameters\n"
         "Mean Fisher per layer and kind of parameter, log₁₀, one colour scale for all models. "
         "Brighter: the model's predictions depend more on these parameters."
     )
     heatmap = gr.Plot(label="Fisher per layer", show_label=False, elem_id="fisher-heatmap", buttons=[])
     gr.Markdown(
-        "### Who owns which layer\n"
+        "## Who owns which layer\n"
         "The model with the largest share of Σ λF in each cell, and its share in per cent, at the weights of the "
         "Merge tab. Near 100: this part of the merge is that model's."
     )

@@ -37,8 +37,8 @@ class JobPanel:
 def create_job_panel() -> JobPanel:
     """The two buttons with the progress under them."""
     with gr.Row():
-        estimate = gr.Button("Estimate Fisher", variant="primary", min_width=120)
-        stop = gr.Button("Stop", variant="stop", interactive=False, min_width=70)
+        estimate = gr.Button("Estimate Fisher", variant="primary", scale=3, min_width=160)
+        stop = gr.Button("Stop", variant="stop", interactive=False, scale=1, min_width=70)
     progress = gr.HTML(elem_id="progress")
     # The secret is not one: it only keeps the stored value the same after a restart of the server.
     job_id = gr.BrowserState("", storage_key="fisher-merge-studio-job", secret="fisher-merge-studio")

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from html import escape
 
 import gradio as gr
 
@@ -25,7 +26,7 @@ class PoolPicker:
 
     pool: gr.Dropdown
     preset: gr.Dropdown
-    about: gr.Markdown
+    about: gr.HTML
     models: gr.Dropdown
     heads: gr.Radio
     tasks: gr.Dropdown
@@ -56,7 +57,7 @@ def create_pool_picker(below_models: Callable[[], object]) -> tuple[PoolPicker, 
         allow_custom_value=not is_hosted(),
     )
     preset = gr.Dropdown(preset_choices(pool), value=first.name, label="Preset")
-    about = gr.Markdown(pool.description, elem_classes="studio-about")
+    about = gr.HTML(escape(pool.description), elem_classes="studio-about")
     models = gr.Dropdown(
         model_choices(pool), value=preset_models(pool, first.name), label="Models", multiselect=True, max_choices=ROWS
     )
@@ -116,7 +117,7 @@ def chosen_pool(name: str) -> list[object]:
     first = pool.presets[0].name if pool.presets else None
     return [
         gr.update(choices=preset_choices(pool), value=first),
-        gr.update(value=pool.description),
+        gr.update(value=escape(pool.description)),
         *chosen_preset(pool, first),
         gr.update(value=pool.base or ""),
     ]

@@ -26,6 +26,7 @@ CSS = """
 .js-plotly-plot .zerolinelayer path { stroke: var(--body-text-color-subdued) !important; }
 .js-plotly-plot .errorbar path { stroke: var(--body-text-color) !important; }
 .js-plotly-plot .hoverlayer text { fill: #fff !important; }
+.gradio-container .prose h2 { font-size: 1.2rem; margin-top: .4rem; }
 .studio-head h1 { margin: 0 0 .15rem; font-size: 1.55rem; }
 .studio-head p { margin: 0; color: var(--body-text-color-subdued); }
 .studio-formula { font-family: Georgia, 'DejaVu Serif', serif; font-size: 1.1rem; text-align: center; padding: .25rem 0; }
@@ -33,7 +34,7 @@ CSS = """
 .studio-formula .fraction > span { display: block; padding: 0 .3rem; }
 .studio-formula .fraction > span:first-child { border-bottom: 1px solid currentColor; }
 .studio-sliders .form, .studio-sliders > .styler { display: grid !important;
-  grid-template-columns: repeat(auto-fill, minmax(190px, 1fr)) !important; }
+  grid-template-columns: repeat(auto-fit, minmax(190px, 1fr)) !important; }
 .studio-sentence { font-size: 1.06rem; line-height: 1.5; padding: .2rem .1rem; }
 .studio-notice { border-left: 4px solid #E69F00; background: var(--background-fill-secondary); padding: .6rem .9rem;
   border-radius: 4px; color: var(--body-text-color); overflow-wrap: anywhere; }
