@@ -24,6 +24,9 @@ from components.weight_sliders import create_weight_sliders
 from merging.pools import open_pool
 from merging.recipe import preset_recipe
 
+# The first merge goes ahead of the page by so much: serving is a little later, and the first chart earlier than that.
+HEAD_START_S = 0.4
+
 
 def build_app() -> gr.Blocks:
     """The page, opened on the first preset of the embedded pool."""
@@ -53,7 +56,7 @@ def build_app() -> gr.Blocks:
 def main() -> None:
     """Serves the page on this machine, and starts the first merge before anyone opens it."""
     pool = open_pool(DEFAULT_POOL)
-    begin(preset_recipe(pool, pool.presets[0].name))
+    begin(preset_recipe(pool, pool.presets[0].name)).ended.wait(HEAD_START_S)
     page = build_app()
     page.queue(max_size=64)
     page.launch(

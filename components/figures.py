@@ -13,6 +13,19 @@ from merging.metrics import Score
 # Below this the page is a phone's: no numbers on bars, one heatmap beside the other no more.
 NARROW_PX = 700
 MEAN = "<b>mean</b>"
+SCORE_AXIS = {"range": [0, 108], "ticksuffix": " %", "tickvals": [0, 20, 40, 60, 80, 100], "fixedrange": True}
+SCORE_HEIGHT_PX = 400
+
+
+def empty_score_figure() -> go.Figure:
+    """Axes without bars, for the time before the first merge: the browser loads Plotly meanwhile."""
+    figure = go.Figure()
+    figure.update_layout(
+        yaxis=SCORE_AXIS,
+        xaxis={"visible": False, "range": [0, 1]},
+        annotations=[{"text": "merging …", "x": 0.5, "y": 50, "showarrow": False, "font": {"size": 16}}],
+    )
+    return _finished(figure, height=SCORE_HEIGHT_PX, below=36)
 
 
 def score_figure(scores: dict[str, dict[str, Score]], singles: dict[str, dict[str, Score]], width_px: int) -> go.Figure:
@@ -42,11 +55,11 @@ def score_figure(scores: dict[str, dict[str, Score]], singles: dict[str, dict[st
         barmode="group",
         bargap=0.22,
         bargroupgap=0.06,
-        yaxis={"range": [0, 108], "ticksuffix": " %", "tickvals": [0, 20, 40, 60, 80, 100], "fixedrange": True},
+        yaxis=SCORE_AXIS,
         xaxis={"fixedrange": True, "tickfont": {"size": 13}, "automargin": True},
         legend={"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0},
     )
-    return _finished(figure, height=400, below=36)
+    return _finished(figure, height=SCORE_HEIGHT_PX, below=36)
 
 
 def _bars(name: str, scores: dict[str, Score], tasks: Sequence[str], colour: str, pattern: str, narrow: bool) -> go.Bar:

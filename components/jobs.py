@@ -32,6 +32,7 @@ class Job:
     ended_s: float = 0.0
     result: object = None
     asked_to_stop: threading.Event = field(default_factory=threading.Event)
+    ended: threading.Event = field(default_factory=threading.Event)
 
     @property
     def active(self) -> bool:
@@ -110,6 +111,7 @@ class Registry:
             )
         finally:
             job.ended_s = time.monotonic()
+            job.ended.set()
 
     def _forget_old(self) -> None:
         now = time.monotonic()

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import gradio as gr
 
-from components.figures import score_figure
+from components.figures import empty_score_figure, score_figure
 from components.form import Form, recipe_of
 from components.jobs import REGISTRY
 from components.pool_picker import is_hosted
@@ -35,7 +35,9 @@ def create_score_charts() -> ScoreCharts:
     """Empty: the page's load event fills them."""
     message = gr.HTML(elem_id="notice", elem_classes="studio-message")
     sentence = gr.HTML(elem_id="sentence")
-    chart = gr.Plot(label="Accuracy per task", show_label=False, elem_id="score-chart", buttons=[])
+    chart = gr.Plot(
+        empty_score_figure(), label="Accuracy per task", show_label=False, elem_id="score-chart", buttons=[]
+    )
     table = gr.HTML(elem_id="score-table")
     return ScoreCharts(message, sentence, chart, table)
 
@@ -54,6 +56,6 @@ def shown(width_px: float, *values: object) -> list[object]:
     shares = weight_shares(slider_names(form.models), recipe.weights)
     if result is None:
         busy = REGISTRY.active(preparation_key(recipe)) is not None
-        return [notice(ESTIMATING if busy else NOT_PREPARED), "", None, "", shares]
+        return [notice(ESTIMATING if busy else NOT_PREPARED), "", empty_score_figure() if busy else None, "", shares]
     figure = score_figure(result.scores, result.singles, int(width_px or 1200))
     return ["", score_sentence(result), figure, score_table(result), shares]

@@ -1,6 +1,10 @@
 """The devices that this machine can merge and estimate on."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
+from torch import nn
 
 from merging.errors import DeviceError, require_choice
 
@@ -19,3 +23,24 @@ def resolve_device(device: str) -> str:
     if device == "auto":
         return devices[0]
     return require_choice("device", device, devices, error=DeviceError)
+
+
+# Below this, one thread is as fast as two on a quiet machine and 40 times faster beside other work (measured with
+# 140,000 parameters): its operations take less time than it takes to wake another thread.
+SMALL_PARAMETERS = 2_000_000
+
+
+@contextmanager
+def fitting_threads(model: nn.Module) -> Iterator[None]:
+    """One thread for a small model on the CPU, as many as before for any other; restored afterwards."""
+    tensors = list(model.parameters())
+    small = sum(tensor.numel() for tensor in tensors) < SMALL_PARAMETERS
+    before = torch.get_num_threads()
+    if not small or before == 1 or any(tensor.device.type != "cpu" for tensor in tensors):
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

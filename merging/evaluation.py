@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from merging.devices import fitting_threads
+
 Batches = Sequence[Mapping[str, Tensor]]
 
 
@@ -33,7 +35,7 @@ def predict(models: Sequence[nn.Module], batches: Sequence[Batches]) -> list[Pre
     body's forward pass, too.
     """
     found: list[list[Tensor]] = [[] for _ in models]
-    with torch.inference_mode(), _remembering_bodies(models):
+    with fitting_threads(models[0]), torch.inference_mode(), _remembering_bodies(models):
         for group in _same_inputs(batches):
             for number in range(len(batches[group[0]])):
                 for index in group:

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from merging.devices import fitting_threads
 from merging.errors import FisherError, require_choice
 from merging.gradients import LABELS, columns_for, squared_gradients
 from merging.gradients.per_example import batch_length
@@ -99,7 +100,7 @@ def diagonal_fisher(
         raise FisherError("The model has no parameters: expected at least one, got none. Use another checkpoint.")
     device, dtype = sums[0].device, sums[0].dtype
     examples = 0
-    with _ready_for_gradients(model):
+    with _ready_for_gradients(model), fitting_threads(model):
         for done, batch in enumerate(batches, start=1):
             inputs, targets = _split_labels(batch, labels)
             inputs = {name: _placed(value, device, dtype) for name, value in inputs.items()}

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -66,11 +67,11 @@ def merge_parameters(
     merged = {}
     for position, name in enumerate(names):
         values = [model[name] for model in models]
-        if not values[0].is_floating_point():
+        if not all(value.is_floating_point() for value in values):
             merged[name] = _agreed(name, values).to(device)
             continue
         stacked = torch.stack([value.to(device, dtype) for value in values])
-        if not torch.isfinite(stacked).all():
+        if not _within(stacked, -math.inf):
             raise StructureError(
                 f'The models cannot be merged: expected finite numbers, got NaN or infinity in "{name}". '
                 "Check that every checkpoint is complete and that its training did not diverge."
@@ -79,7 +80,8 @@ def merge_parameters(
         if needs_fisher:
             floored = [fisher[name].to(device, dtype).clamp_min(floor) for fisher in fishers]
             curvature = torch.stack([tensor / scale for tensor, scale in zip(floored, scales, strict=True)])
-            fallback = _fallback(stacked, lambda_vector, zero_rule, None if base is None else base[name])
+            of_base = None if base is None else base[name]
+            fallback = partial(_fallback, stacked, lambda_vector, zero_rule, of_base)
         result = RULES[rule].combine(stacked, lambda_vector, curvature, fallback)
         merged[name] = result.to(_result_dtype(values))
         if on_progress:
@@ -140,11 +142,19 @@ def check_fisher(parameters: Mapping[str, Tensor], fisher: Mapping[str, Tensor],
                 f'{what} does not belong to this model: expected shape {list(parameters[name].shape)} for "{name}", '
                 f"got {list(tensor.shape)}. Estimate the Fisher again for this checkpoint."
             )
-        if not torch.isfinite(tensor).all() or (tensor < 0).any():
+        if not _within(tensor, 0.0):
             raise FisherError(
                 f'{what} cannot be used: expected finite numbers of 0 or more, got others in "{name}". '
                 "Estimate the Fisher again."
             )
+
+
+def _within(tensor: Tensor, lowest: float) -> bool:
+    """Whether all values are finite and at least `lowest` (above it, where it is −∞); in one pass, NaN included."""
+    if tensor.numel() == 0:
+        return True
+    smallest, largest = (float(value) for value in torch.aminmax(tensor))
+    return largest < math.inf and (smallest >= lowest if lowest > -math.inf else smallest > lowest)
 
 
 def _check_floor(floor: float) -> None:

@@ -1,8 +1,8 @@
 """How one parameter of all models becomes one: pure functions.
 
 Shapes: M models, one parameter of shape S. `values` is (M, *S); `weights` λ is (M,), λᵢ ≥ 0 and
-Σᵢ λᵢ = 1; `fishers` F is (M, *S), F ≥ 0, already floored and normalised; `fallback` is (*S), the
-value of coordinates that no model's Fisher speaks for.
+Σᵢ λᵢ = 1; `fishers` F is (M, *S), F ≥ 0, already floored and normalised; `fallback` gives the
+value (*S) of coordinates that no model's Fisher speaks for, and is called only where there are some.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ def isotropic(
     values: Float[Tensor, " M *S"],
     weights: Float[Tensor, " M"],
     fishers: Float[Tensor, " M *S"] | None = None,
-    fallback: Float[Tensor, " *S"] | None = None,
+    fallback: Callable[[], Float[Tensor, " *S"]] | None = None,
 ) -> Float[Tensor, " *S"]:
     """The weighted mean, Σᵢ λᵢ θᵢ: Fisher merging with F ≡ 1.
 
@@ -37,7 +37,7 @@ def fisher(
     values: Float[Tensor, " M *S"],
     weights: Float[Tensor, " M"],
     fishers: Float[Tensor, " M *S"],
-    fallback: Float[Tensor, " *S"],
+    fallback: Callable[[], Float[Tensor, " *S"]],
 ) -> Float[Tensor, " *S"]:
     """The Fisher-weighted mean, θ* = Σᵢ λᵢ Fᵢ θᵢ / Σᵢ λᵢ Fᵢ; `fallback` where the denominator is 0.
 
@@ -45,7 +45,8 @@ def fisher(
     """
     mixing = mixing_weights(fishers, weights)
     merged = _weighted_sum(values, mixing)
-    return torch.where(mixing.sum(0) > 0, merged, fallback)
+    unowned = mixing.sum(0) == 0
+    return torch.where(unowned, fallback(), merged) if unowned.any() else merged
 
 
 def mixing_weights(fishers: Float[Tensor, " M *S"], weights: Float[Tensor, " M"]) -> Float[Tensor, " M *S"]:
@@ -55,7 +56,7 @@ def mixing_weights(fishers: Float[Tensor, " M *S"], weights: Float[Tensor, " M"]
     Fisher near the smallest representable number) changes nothing.
     """
     along = _along_models(weights, fishers)
-    counted = torch.where(along > 0, fishers, torch.zeros_like(fishers))
+    counted = fishers * (along > 0)
     peak = counted.amax(0)
     scaled = along * (counted / torch.where(peak > 0, peak, torch.ones_like(peak)))
     total = scaled.sum(0)
@@ -63,10 +64,8 @@ def mixing_weights(fishers: Float[Tensor, " M *S"], weights: Float[Tensor, " M"]
 
 
 def _weighted_sum(values: Tensor, mixing: Tensor) -> Tensor:
-    """Σᵢ wᵢ θᵢ, kept between the models that take part: rounding must not leave their range."""
-    lowest = torch.where(mixing > 0, values, torch.inf).amin(0)
-    highest = torch.where(mixing > 0, values, -torch.inf).amax(0)
-    return torch.minimum(torch.maximum((mixing * values).sum(0), lowest), highest)
+    """Σᵢ wᵢ θᵢ, kept between the smallest and the largest model: rounding must not leave their range."""
+    return torch.clamp((mixing * values).sum(0), values.amin(0), values.amax(0))
 
 
 def _along_models(weights: Tensor, like: Tensor) -> Tensor:

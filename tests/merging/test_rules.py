@@ -46,7 +46,7 @@ def test_linear_gaussian_models_merge_to_the_closed_forms_of_t2():
     h1, h2 = x1.T @ x1, x2.T @ x2
     full = torch.linalg.solve(h1 + h2, h1 @ theta1 + h2 @ theta2)
     values, halves = torch.stack([theta1, theta2]), double(0.5, 0.5)
-    diagonal = fisher(values, halves, torch.stack([h1.diag(), h2.diag()]), torch.zeros(2).double())
+    diagonal = fisher(values, halves, torch.stack([h1.diag(), h2.diag()]), lambda: torch.zeros(2).double())
     plain = isotropic(values, halves)
     torch.testing.assert_close(full, double(1.25, 1.25))
     torch.testing.assert_close(diagonal, double(5 / 3, 2 / 3))
@@ -59,7 +59,7 @@ def test_a_coordinate_that_no_fisher_speaks_for_takes_the_fallback():
         torch.tensor([[1.0, 1.0], [3.0, 3.0]]),
         torch.tensor([0.5, 0.5]),
         torch.tensor([[0.0, 1.0], [0.0, 0.0]]),
-        torch.tensor([42.0, 42.0]),
+        lambda: torch.tensor([42.0, 42.0]),
     )
     assert found.tolist() == [42.0, 1.0]
 
