@@ -45,6 +45,13 @@ class Parts:
             *self.weights.sliders,
         ]
 
+    def picture(self) -> dict[str, list[gr.components.Component]]:
+        """What `shown` reads and redraws."""
+        return {
+            "inputs": [self.width_px, *self.form()],
+            "outputs": [*self.charts.outputs(), self.weights.shares],
+        }
+
 
 def wire(parts: Parts) -> None:
     """Connects every widget; each event has an `api_name`, so that `gradio_client` can drive the page."""
@@ -57,15 +64,12 @@ def wire(parts: Parts) -> None:
 
 
 def _wire_merge(parts: Parts, history: gr.State) -> None:
-    inputs = [parts.width_px, *parts.form()]
-    outputs = [*parts.charts.outputs(), parts.weights.shares]
-    settings, picker = parts.settings, parts.picker
-    settings.merge.click(shown, inputs, outputs, api_name="merge", **LIVE)
+    picture, settings, picker = parts.picture(), parts.settings, parts.picker
+    settings.merge.click(shown, **picture, api_name="merge", **LIVE)
     gr.on(
         [settings.split.change, settings.normalise.change, settings.zero_rule.change, settings.floor.change],
         shown,
-        inputs,
-        outputs,
+        **picture,
         api_name="apply_settings",
         trigger_mode="always_last",
         **LIVE,
@@ -81,8 +85,7 @@ def _wire_merge(parts: Parts, history: gr.State) -> None:
             picker.base.submit,
         ],
         shown,
-        inputs,
-        outputs,
+        **picture,
         api_name="apply_estimation",
         trigger_mode="always_last",
         **LIVE,
@@ -90,8 +93,8 @@ def _wire_merge(parts: Parts, history: gr.State) -> None:
     gr.on(
         [slider.change for slider in parts.weights.sliders],
         actions.moved,
-        [history, *inputs],
-        [history, *outputs],
+        [history, *picture["inputs"]],
+        [history, *picture["outputs"]],
         api_name="move_weights",
         trigger_mode="always_last",
         **LIVE,
@@ -111,23 +114,23 @@ def _wire_setup(parts: Parts) -> None:
     preset_event = picker.preset.input(
         actions.preset_chosen, [picker.pool, picker.preset], [*after, *model_outputs], api_name="choose_preset"
     )
-    shows = {"inputs": [parts.width_px, *parts.form()], "outputs": [*parts.charts.outputs(), parts.weights.shares]}
+    picture = parts.picture()
     for event, name in ((pool_event, "pool"), (preset_event, "preset")):
         event.then(job_panel.ensured, parts.form(), parts.job.outputs(), api_name=f"estimate_{name}", **WATCH).then(
-            shown, **shows, api_name=f"show_{name}", **LIVE
+            shown, **picture, api_name=f"show_{name}", **LIVE
         )
     picker.models.input(rows_for, picker.models, parts.weights.sliders, api_name="choose_models").then(
-        shown, **shows, api_name="show_models", **LIVE
+        shown, **picture, api_name="show_models", **LIVE
     )
 
 
 def _wire_job(parts: Parts, history: gr.State) -> None:
     job = parts.job
-    shows = {"inputs": [parts.width_px, *parts.form()], "outputs": [*parts.charts.outputs(), parts.weights.shares]}
+    picture = parts.picture()
     parts.page.load(
         actions.opened,
         [parts.width_px, job.job_id, *parts.form()],
-        [parts.sidebar, parts.width_px, history, *job.outputs(), *shows["outputs"]],
+        [parts.sidebar, parts.width_px, history, *job.outputs(), *picture["outputs"]],
         js=WIDTH_JS,
         api_name="open_page",
         **WATCH,
@@ -141,8 +144,8 @@ def _wire_job(parts: Parts, history: gr.State) -> None:
         [parts.charts.notice, *parts.weights.sliders],
         api_name="found_weights",
         **WATCH,
-    ).then(shown, **shows, api_name="show_finished", **LIVE).then(
-        inspected, shows["inputs"], parts.maps.outputs(), api_name="inspect_finished", **LIVE
+    ).then(shown, **picture, api_name="show_finished", **LIVE).then(
+        inspected, picture["inputs"], parts.maps.outputs(), api_name="inspect_finished", **LIVE
     )
 
 
@@ -157,8 +160,8 @@ def _wire_weights(parts: Parts, history: gr.State) -> None:
 
 
 def _wire_inspect_and_export(parts: Parts) -> None:
-    form, exports = parts.form(), parts.exports
-    parts.inspect_tab.select(inspected, [parts.width_px, *form], parts.maps.outputs(), api_name="inspect", **LIVE)
+    form, exports, picture = parts.form(), parts.exports, parts.picture()
+    parts.inspect_tab.select(inspected, picture["inputs"], parts.maps.outputs(), api_name="inspect", **LIVE)
     parts.export_tab.select(described, form, [exports.notice, exports.recipe], api_name="recipe", **WATCH)
     exports.download.click(
         exported, form, [exports.notice, exports.file], api_name="download_merged_model", **LIVE
@@ -174,8 +177,8 @@ def _wire_inspect_and_export(parts: Parts) -> None:
         **WATCH,
     ).then(job_panel.ensured, form, parts.job.outputs(), api_name="estimate_recipe", **WATCH).then(
         actions.recipe_shown,
-        [parts.width_px, *form],
-        [exports.recipe, *parts.charts.outputs(), parts.weights.shares],
+        picture["inputs"],
+        [exports.recipe, *picture["outputs"]],
         api_name="show_recipe",
         **LIVE,
     )

@@ -17,6 +17,7 @@ ZERO_RULES = ("mean", "target", "base")
 OnProgress = Callable[[float, str], None]
 
 
+@torch.no_grad()
 def merge_parameters(
     models: Sequence[Mapping[str, Tensor]],
     rule: str = "fisher",

@@ -66,6 +66,18 @@ def drag(page: Page, model: str, to: float) -> None:
     page.mouse.up()
 
 
+def settled_bars(page: Page) -> list:
+    """The bars once two looks at them, a moment apart, are the same: a chart is drawn after its answer has come."""
+    settle(page)
+    bars = bar_shapes(page)
+    for _ in range(100):
+        page.wait_for_timeout(300)
+        if (again := bar_shapes(page)) == bars:
+            return bars
+        bars = again
+    raise AssertionError("the bars never stand still")
+
+
 def press(page: Page, button: str) -> None:
     """Presses a button by its name."""
     page.get_by_role("button", name=button, exact=True).click()

@@ -6,7 +6,16 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
-from tests.ui.looking import TASKS, bar_shapes, chart_bars, open_page, open_tab, settle, slider, wait_for_other_bars
+from tests.ui.looking import (
+    TASKS,
+    chart_bars,
+    open_page,
+    open_tab,
+    settle,
+    settled_bars,
+    slider,
+    wait_for_other_bars,
+)
 
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 TABS = ("Merge", "Inspect", "Export")
@@ -125,7 +134,7 @@ def test_the_tab_key_reaches_every_slider_and_the_focus_is_seen(page):
 
 
 def test_the_keyboard_alone_moves_a_slider(page):
-    before = bar_shapes(page)
+    before = settled_bars(page)
     page.get_by_role("spinbutton", name="λ · parity").focus()
     page.keyboard.press("Tab")
     expect(slider(page, "parity")).to_be_focused()

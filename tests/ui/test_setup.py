@@ -7,7 +7,7 @@ import yaml
 from playwright.sync_api import expect
 
 from merging.zoo import ZOO_FOLDER
-from tests.ui.looking import TASKS, bar_shapes, chart_bars, open_page, open_tab, pick, press, slider
+from tests.ui.looking import TASKS, bar_shapes, chart_bars, open_page, open_tab, pick, press, settled_bars, slider
 
 IMAGE = "<img src=x onerror=window.hacked=1>"
 SHOUT = "<b onmouseover=window.hacked=1>loud<i>"
@@ -93,7 +93,7 @@ def test_an_estimation_survives_a_reload_and_stops_when_asked(page, server):
 
 @pytest.mark.parametrize(("typed", "told"), [("nowhere", "got no folder"), ("digitz", 'Did you mean "digits"?')])
 def test_an_unknown_pool_is_told_and_changes_nothing(page, typed, told):
-    before = bar_shapes(page)
+    before = settled_bars(page)
     _type_pool(page, typed)
     alert = page.locator("#notice [role=alert]")
     expect(alert).to_contain_text(f'There is no pool "{typed}": expected')
