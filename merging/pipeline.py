@@ -174,6 +174,7 @@ def _fisher_of(prepared: Prepared, index: int, checkpoint: Checkpoint, task: Tas
         )
         check_fisher(parameters, fisher, f'The Fisher of "{checkpoint.name}"')
         cache.write_atomically(cache.entry_path(key), fisher.save)
+        return fisher
     try:
         check_fisher(parameters, fisher, f'The cached Fisher of "{checkpoint.name}"')
     except FisherError as problem:
