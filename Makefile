@@ -15,7 +15,7 @@ help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
 	@echo "  Variables: PYTHON=$(PYTHON) VENV=$(VENV) PORT=$(PORT) ARGS=(more words for pytest)"
 
-app: $(IN)/.app-installed $(IN)/first-merge.yaml ## run the studio at http://127.0.0.1:PORT
+app: $(IN)/.app-installed $(IN)/.first-merge ## run the studio at http://127.0.0.1:PORT
 	GRADIO_SERVER_PORT=$(PORT) $(RUN) app.py
 
 test: $(IN)/.tests-installed ## run every test; ARGS="-k fisher" chooses some
@@ -44,11 +44,11 @@ clean: ## remove VENV and the tools' caches
 $(IN)/.app-installed: requirements.txt $(LOCK)
 	$(call install,-r requirements.txt)
 
-# The Fishers that the page opens on, so that its first visitor does not wait for them. The page estimates them itself
-# where this fails, and says why where it cannot.
-$(IN)/first-merge.yaml: $(IN)/.app-installed merging/zoo/digits/pool.yaml
-	@$(RUN) -m merging pools --recipe digits/four-tasks > $@
-	-@$(RUN) -m merging fisher $@
+# The merge that the page opens on, so that its first visitor does not wait for it. Where this fails the page makes it
+# itself, and says why where it cannot.
+$(IN)/.first-merge: $(IN)/.app-installed merging/zoo/digits/pool.yaml
+	-@$(RUN) -m components
+	@touch $@
 
 $(IN)/.tests-installed: requirements.txt tests/requirements.txt $(LOCK)
 	$(call install,-r requirements.txt -r tests/requirements.txt)

@@ -14,7 +14,7 @@ import gradio as gr
 from components import events
 from components.export_panel import create_export_panel
 from components.heatmaps import create_heatmaps
-from components.job_panel import begin, create_job_panel
+from components.job_panel import begin, create_job_panel, first_recipe
 from components.merge_settings import create_merge_settings
 from components.pool_picker import DEFAULT_POOL, create_pool_picker, preset_models
 from components.score_charts import create_score_charts
@@ -22,10 +22,6 @@ from components.style import CSS, FORMULA, HEAD
 from components.theme import theme
 from components.weight_sliders import create_weight_sliders
 from merging.pools import open_pool
-from merging.recipe import preset_recipe
-
-# The first merge goes ahead of the page by so much: serving is a little later, and the first chart earlier than that.
-HEAD_START_S = 0.4
 
 
 def build_app() -> gr.Blocks:
@@ -40,7 +36,7 @@ def build_app() -> gr.Blocks:
             with gr.Tab("Merge", id="merge"):
                 gr.HTML(FORMULA)
                 weights = create_weight_sliders(preset_models(pool, pool.presets[0].name))
-                charts = create_score_charts()
+                charts = create_score_charts(first_recipe())
                 settings = create_merge_settings()
             with gr.Tab("Inspect", id="inspect") as inspect_tab:
                 maps = create_heatmaps()
@@ -55,8 +51,7 @@ def build_app() -> gr.Blocks:
 
 def main() -> None:
     """Serves the page on this machine, and starts the first merge before anyone opens it."""
-    pool = open_pool(DEFAULT_POOL)
-    begin(preset_recipe(pool, pool.presets[0].name)).ended.wait(HEAD_START_S)
+    begin(first_recipe())
     page = build_app()
     page.queue(max_size=64)
     page.launch(

@@ -10,7 +10,7 @@ from components.figures import NARROW_PX
 from components.form import ROWS, Form, recipe_of
 from components.jobs import REGISTRY
 from components.pool_picker import chosen_pool, chosen_preset, is_hosted, model_choices
-from components.score_charts import ESTIMATING, NOT_PREPARED, shown
+from components.score_charts import NOT_PREPARED, shown
 from components.store import STORE
 from components.tables import notice
 from components.weight_sliders import rows_for, set_to
@@ -25,20 +25,15 @@ UNDO_DEPTH = 50
 
 
 def opened(width_px: float, job_id: str, *values: object) -> list[object]:
-    """The first picture if it is ready; else the job that makes it, or the one this visitor was watching.
+    """The first picture, and the job that makes it or the one that this visitor was watching.
 
     On a phone the sidebar, which would cover the picture, is closed.
     """
-    picture = shown(width_px, *values)
-    form = Form.of(*values)
+    form, watching = Form.of(*values), REGISTRY.get(job_id)
+    going_on = watching is not None and watching.active
+    job = job_panel.watched(watching) if going_on else job_panel.ensured(*values)
     history = [(0.0, list(form.models), list(form.weights))]
-    page = [gr.Sidebar(open=width_px >= NARROW_PX), width_px, history]
-    watching = REGISTRY.get(job_id)
-    if watching is not None and watching.active:
-        return [*page, *job_panel.watched(watching), *picture]
-    if picture[0] in (notice(NOT_PREPARED), notice(ESTIMATING)):
-        return [*page, *job_panel.started(*values), notice(ESTIMATING), *picture[1:]]
-    return [*page, *job_panel.watched(None), *picture]
+    return [gr.Sidebar(open=width_px >= NARROW_PX), width_px, history, *job, *shown(width_px, *values)]
 
 
 def moved(history: list, width_px: float, *values: object) -> list[object]:

@@ -6,14 +6,16 @@ from html import escape
 
 import gradio as gr
 
+from components.first_picture import keep
 from components.form import Form, recipe_of
 from components.jobs import REGISTRY, Job
-from components.pool_picker import is_hosted
+from components.pool_picker import DEFAULT_POOL, is_hosted
 from components.store import STORE, preparation_key
 from components.tables import notice
 from merging.errors import MergingError
 from merging.pipeline import evaluate, prepare
-from merging.recipe import Recipe
+from merging.pools import open_pool
+from merging.recipe import Recipe, preset_recipe
 
 POLL_S = 0.4
 
@@ -45,14 +47,22 @@ def create_job_panel() -> JobPanel:
     return JobPanel(estimate, stop, progress, gr.Timer(POLL_S, active=False), job_id, gr.State(""))
 
 
+def first_recipe() -> Recipe:
+    """What the page opens on: the first preset of the default pool."""
+    pool = open_pool(DEFAULT_POOL)
+    return preset_recipe(pool, pool.presets[0].name)
+
+
 def begin(recipe: Recipe) -> Job:
     """Prepares a recipe in the background, or joins whoever is preparing the same one."""
 
     def work(on_progress: Callable[[float, str], None]) -> None:
         prepared = prepare(recipe, on_progress)
         on_progress(1.0, "evaluating the single models and the ensemble")
-        evaluate(prepared, recipe)
+        result = evaluate(prepared, recipe)
         STORE.put(recipe, prepared)
+        if recipe == first_recipe():
+            keep(result)
 
     return REGISTRY.start(preparation_key(recipe), work)
 

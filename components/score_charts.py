@@ -4,16 +4,19 @@ from dataclasses import dataclass
 
 import gradio as gr
 
-from components.figures import empty_score_figure, score_figure
+from components.figures import empty_score_figure
+from components.first_picture import kept, picture_of
 from components.form import Form, recipe_of
 from components.jobs import REGISTRY
 from components.pool_picker import is_hosted
 from components.store import live_result, preparation_key
-from components.tables import notice, score_sentence, score_table, weight_shares
+from components.tables import notice, weight_shares
 from components.weight_sliders import slider_names
 from merging.errors import MergingError
+from merging.recipe import Recipe
 
 NOT_PREPARED = "The Fishers of this choice are not there yet: press “Estimate Fisher” in the sidebar."
+DESKTOP_PX = 1200
 ESTIMATING = "The Fishers of this choice are being estimated; the sidebar says how far it is."
 
 
@@ -31,14 +34,13 @@ class ScoreCharts:
         return [self.notice, self.sentence, self.chart, self.table]
 
 
-def create_score_charts() -> ScoreCharts:
-    """Empty: the page's load event fills them."""
+def create_score_charts(first: Recipe) -> ScoreCharts:
+    """With the picture of the page's first recipe where it was kept; else the page's load event fills them."""
+    sentence_html, figure, table_html = kept(first, DESKTOP_PX) or ["", empty_score_figure(), ""]
     message = gr.HTML(elem_id="notice", elem_classes="studio-message")
-    sentence = gr.HTML(elem_id="sentence")
-    chart = gr.Plot(
-        empty_score_figure(), label="Accuracy per task", show_label=False, elem_id="score-chart", buttons=[]
-    )
-    table = gr.HTML(elem_id="score-table")
+    sentence = gr.HTML(sentence_html, elem_id="sentence")
+    chart = gr.Plot(figure, label="Accuracy per task", show_label=False, elem_id="score-chart", buttons=[])
+    table = gr.HTML(table_html, elem_id="score-table")
     return ScoreCharts(message, sentence, chart, table)
 
 
@@ -54,8 +56,10 @@ def shown(width_px: float, *values: object) -> list[object]:
     except MergingError as problem:
         return [notice(str(problem), "error"), *[gr.skip()] * 4]
     shares = weight_shares(slider_names(form.models), recipe.weights)
-    if result is None:
-        busy = REGISTRY.active(preparation_key(recipe)) is not None
-        return [notice(ESTIMATING if busy else NOT_PREPARED), "", empty_score_figure() if busy else None, "", shares]
-    figure = score_figure(result.scores, result.singles, int(width_px or 1200))
-    return ["", score_sentence(result), figure, score_table(result), shares]
+    width_px = width_px or DESKTOP_PX
+    if result is not None:
+        return ["", *picture_of(result, width_px), shares]
+    if (picture := kept(recipe, width_px)) is not None:
+        return ["", *picture, shares]
+    busy = REGISTRY.active(preparation_key(recipe)) is not None
+    return [notice(ESTIMATING if busy else NOT_PREPARED), "", empty_score_figure() if busy else None, "", shares]
