@@ -164,7 +164,7 @@ def owner_figure(fisher: FisherMap) -> go.Figure:
         )
     figure.update_layout(
         yaxis={"autorange": "reversed", "fixedrange": True, "showgrid": False},
-        xaxis={"fixedrange": True, "showgrid": False},
+        xaxis={"fixedrange": True, "showgrid": False, "tickangle": -45, "automargin": True},
         legend={"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0},
     )
     return _finished(figure, height=140 + 40 * len(fisher.layers))
