@@ -17,7 +17,7 @@ from components.heatmaps import create_heatmaps
 from components.job_panel import begin, create_job_panel, first_recipe
 from components.merge_settings import create_merge_settings
 from components.pool_picker import DEFAULT_POOL, create_pool_picker, preset_models
-from components.score_charts import create_score_charts
+from components.score_charts import DESKTOP_PX, create_score_charts
 from components.style import CSS, FORMULA, HEAD
 from components.theme import theme
 from components.weight_sliders import create_weight_sliders
@@ -28,7 +28,7 @@ def build_app() -> gr.Blocks:
     """The page, opened on the first preset of the embedded pool."""
     pool = open_pool(DEFAULT_POOL)
     with gr.Blocks(title="Fisher Merge Studio", delete_cache=(3600, 86400), fill_width=True) as page:
-        width_px = gr.Number(1200, visible=False)
+        width_px = gr.Number(DESKTOP_PX, visible=False)
         with gr.Sidebar(width=330, label="Set-up") as sidebar:
             picker, job = create_pool_picker(below_models=create_job_panel)
         gr.HTML(HEAD)

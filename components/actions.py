@@ -117,7 +117,7 @@ def found_weights(job_id: str) -> list[object]:
 def recipe_opened(path: str, pool: str) -> list[object]:
     """A recipe's file becomes the page's settings: notice, then every widget of the form."""
     try:
-        _, values = opened_recipe(path, model_choices(open_pool(pool)))
+        values = opened_recipe(path, model_choices(open_pool(pool)))
     except MergingError as problem:
         return [notice(str(problem), "error"), *[gr.skip()] * (len(Form.__dataclass_fields__) - 1 + ROWS)]
     return [notice("The recipe is open; its Fishers are being estimated or taken from the cache.", "good"), *values]

@@ -90,7 +90,7 @@ def saved_recipe(*values: object) -> list[object]:
     return ["", str(path)]
 
 
-def opened_recipe(path: str, known_models: list[tuple[str, str]]) -> tuple[Recipe, list[object]]:
+def opened_recipe(path: str, known_models: list[tuple[str, str]]) -> list[object]:
     """A recipe's file as values of the widgets: models, heads, tasks, labels, examples, seed, floor, normalise,
     zero rule, device, split, base, then the sliders.
 
@@ -109,7 +109,7 @@ def opened_recipe(path: str, known_models: list[tuple[str, str]]) -> tuple[Recip
         if "value" in row:
             row["value"] = moved["value"]
     tasks = list(recipe.evaluation.tasks)
-    return recipe, [
+    return [
         gr.update(choices=choices, value=models),
         recipe.heads,
         gr.update(choices=[(task.split("/")[-1], task) for task in tasks], value=tasks) if tasks else [],

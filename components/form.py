@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from merging.errors import RecipeError
 from merging.pools import Pool
 from merging.recipe import EvaluationSettings, FisherSettings, ModelEntry, Recipe
+from merging.references import short_name
 
 ROWS = 8
 # Between a checkpoint and a task that is not the checkpoint's own in its pool.
@@ -95,7 +96,7 @@ def model_choices(pool: Pool) -> list[tuple[str, str]]:
 
 def model_name(value: str) -> str:
     """The short name of an entry in the list of models."""
-    return value.partition(WITH_TASK)[0].split("@")[0].rstrip("/").split("/")[-1]
+    return short_name(value.partition(WITH_TASK)[0])
 
 
 def _number(what: str, value: object) -> float:

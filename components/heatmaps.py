@@ -8,7 +8,7 @@ import gradio as gr
 from components.figures import heatmap_figure, owner_figure
 from components.form import Form, recipe_of
 from components.pool_picker import is_hosted
-from components.score_charts import NOT_PREPARED
+from components.score_charts import DESKTOP_PX, NOT_PREPARED
 from components.store import STORE
 from components.tables import notice
 from merging.diagnostics import FisherMap, fisher_map
@@ -58,7 +58,7 @@ def inspected(width_px: float, *values: object) -> list[object]:
         fisher = fisher_map(prepared, recipe)
     except MergingError as problem:
         return [notice(str(problem), "error"), *[gr.skip()] * 3]
-    return ["", heatmap_figure(fisher, int(width_px or 1200)), owner_figure(fisher), _facts(fisher)]
+    return ["", heatmap_figure(fisher, int(width_px or DESKTOP_PX)), owner_figure(fisher), _facts(fisher)]
 
 
 def _facts(fisher: FisherMap) -> str:

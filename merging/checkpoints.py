@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from merging.errors import CheckpointError, StructureError, quoted
-from merging.references import nearest_folder, zoo_entry
+from merging.references import nearest_folder, short_name, zoo_entry
 
 ARCHITECTURES = ("ForSequenceClassification", "ForImageClassification")
 # The files of a tokenizer or an image processor.
@@ -145,7 +145,7 @@ def open_checkpoint(reference: str, *, name: str | None = None, is_base: bool = 
                     shapes[tensor] = tuple(file.get_slice(tensor).get_shape())
         except (SafetensorError, OSError) as problem:
             raise _unreadable(reference, problem) from problem
-    return Checkpoint(name or Path(reference.split("@")[0]).name, reference, folder, config, shapes)
+    return Checkpoint(name or short_name(reference), reference, folder, config, shapes)
 
 
 def weight_files(folder: Path) -> list[Path]:

@@ -19,6 +19,7 @@ from merging.metrics import PairedTest, Score, accuracy, mean_accuracy, paired_t
 from merging.parameters import check_same_structure
 from merging.prepared import Prepared, evaluation_tasks, unique_names
 from merging.recipe import Recipe
+from merging.references import short_name
 from merging.rules import RULES
 from merging.tasks import Task, open_task
 
@@ -75,7 +76,7 @@ def prepare(recipe: Recipe, on_progress: OnProgress | None = None) -> Prepared:
     device = resolve_device(recipe.device)
     with _timed(timings, "open"):
         report(0.0, "Opening the checkpoints")
-        names = unique_names([model.checkpoint.split("@")[0].rstrip("/").split("/")[-1] for model in recipe.models])
+        names = unique_names([short_name(model.checkpoint) for model in recipe.models])
         checkpoints = [
             open_checkpoint(model.checkpoint, name=name) for model, name in zip(recipe.models, names, strict=True)
         ]

@@ -7,6 +7,11 @@ from merging.zoo import ZOO_FOLDER
 from merging.zoo import names as zoo_names
 
 
+def short_name(reference: str) -> str:
+    """What a checkpoint is called beside others: the last part of its reference, without the revision."""
+    return reference.split("@")[0].rstrip("/").split("/")[-1]
+
+
 def nearest_folder(folder: Path) -> str:
     """What to do about a folder that does not exist: its sibling with the most similar name."""
     siblings = [path.name for path in folder.parent.iterdir() if path.is_dir()] if folder.parent.is_dir() else []

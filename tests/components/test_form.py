@@ -22,7 +22,7 @@ def _values(updates: list[object]) -> list[object]:
 def _there_and_back(recipe: Recipe, tmp_path) -> Recipe:
     path = tmp_path / "recipe.yaml"
     path.write_text(recipe.to_yaml(), encoding="utf-8")
-    _, updates = opened_recipe(str(path), CHOICES)
+    updates = opened_recipe(str(path), CHOICES)
     return recipe_of(Form.of(*_values(updates)), hosted=False)
 
 
