@@ -100,7 +100,7 @@ class Registry:
             job.message = getattr(job.result, "summary", "")
             job.fraction, job.text, job.state = 1.0, "done", "done"
         except Cancelled:
-            job.state, job.message = "stopped", "Stopped. Fishers that were finished are kept; the rest starts anew."
+            job.state, job.message = "stopped", "Stopped. What is estimated so far is kept: it goes on from there."
         except MergingError as problem:
             job.state, job.message = "failed", str(problem)
         except Exception:

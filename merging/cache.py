@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from merging.errors import CacheError, FisherError
 
 # Raise it whenever estimated numbers change; CHANGELOG lists it under Numerics.
-FISHER_VERSION = 1
+FISHER_VERSION = 2
 
 
 class FisherKey(NamedTuple):
@@ -48,6 +48,11 @@ def cache_folder() -> Path:
 def entry_path(key: FisherKey) -> Path:
     """The file of a Fisher, whether or not it exists."""
     return cache_folder() / f"{key.digest()}.safetensors"
+
+
+def state_path(key: FisherKey) -> Path:
+    """The file of an estimate that has not finished, whether or not it exists."""
+    return cache_folder() / f"{key.digest()}.state"
 
 
 def require_writable() -> None:

@@ -49,7 +49,7 @@ class DeviceError(MergingError):
 
 
 class Cancelled(Exception):
-    """Raised by an `on_progress` callback to stop long work; nothing half-done is kept."""
+    """Raised by an `on_progress` callback to stop long work; an unfinished Fisher goes on from its last batch later."""
 
 
 def quoted(names: Iterable[object], limit: int = 5) -> str:

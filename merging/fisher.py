@@ -2,33 +2,39 @@
 
 import copy
 import json
+import math
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from merging.cache import write_atomically
 from merging.devices import fitting_threads
-from merging.errors import FisherError, require_choice
-from merging.gradients import LABELS, columns_for, squared_gradients
-from merging.gradients.per_example import batch_length
+from merging.errors import FisherError
+from merging.gradients import SquaredGradients
+from merging.gradients.per_example import batch_length, rows_of
+from merging.gradients.readiness import original
 
 OnProgress = Callable[[float, str], None]
 
 
 @dataclass(frozen=True, eq=False)
 class Fisher(Mapping[str, Tensor]):
-    """A diagonal Fisher: one tensor ≥ 0 per parameter, a mean over `examples`; a mapping by parameter name."""
+    """A diagonal Fisher: one tensor ≥ 0 per parameter, a mean over `examples`; a mapping by parameter name.
+
+    `fallbacks` names the parameters that were computed one example at a time, and why.
+    """
 
     tensors: Mapping[str, Tensor]
     examples: int
     labels: str = "exact"
     seed: int = 0
+    fallbacks: Mapping[str, str] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> Tensor:
         return self.tensors[name]
@@ -42,11 +48,11 @@ class Fisher(Mapping[str, Tensor]):
     def to(self, device: str | torch.device) -> "Fisher":
         """The same Fisher on another device."""
         moved = {name: tensor.to(device) for name, tensor in self.tensors.items()}
-        return Fisher(moved, self.examples, self.labels, self.seed)
+        return replace(self, tensors=moved)
 
     def save(self, path: Path) -> None:
         """Writes a safetensors file, with the estimator's settings in its metadata."""
-        about = {"examples": self.examples, "labels": self.labels, "seed": self.seed}
+        about = {"examples": self.examples, "labels": self.labels, "seed": self.seed, "fallbacks": dict(self.fallbacks)}
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.tensors.items()}
         save_file(tensors, path, metadata={"fisher": json.dumps(about)})
 
@@ -57,7 +63,8 @@ class Fisher(Mapping[str, Tensor]):
             with safe_open(path, framework="pt") as file:
                 about = json.loads((file.metadata() or {})["fisher"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-            return Fisher(tensors, int(about["examples"]), str(about["labels"]), int(about["seed"]))
+            estimator = int(about["examples"]), str(about["labels"]), int(about["seed"]), dict(about["fallbacks"])
+            return Fisher(tensors, *estimator)
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as problem:
             raise FisherError(
                 f'"{Path(path).name}" cannot be read: expected a Fisher in safetensors, got {problem!s:.120}. '
@@ -65,109 +72,107 @@ class Fisher(Mapping[str, Tensor]):
             ) from problem
 
 
-# Also for callers in inference mode, whose new tensors (sums, a float32 copy) could not take part in gradients.
+# Also for callers in inference mode, whose new tensors (a float32 copy) could not take part in gradients.
 @torch.inference_mode(False)
 def diagonal_fisher(
     model: nn.Module,
     batches: Iterable[Mapping[str, object]],
-    labels: str = "exact",
+    labels: str = "auto",
     *,
     seed: int = 0,
     on_progress: OnProgress | None = None,
+    state: Path | None = None,
 ) -> Fisher:
     """The diagonal Fisher information, a mean over examples, one tensor per parameter of `model`.
 
-    Fⱼ = 1/N Σₙ E_{y∼p(y|xₙ,θ)} [(∂ log p(y|xₙ,θ)/∂θⱼ)²], in nats², in evaluation mode, one example at a
-    time, in float32 (float64 for a float64 model; a half-precision model is computed in a float32 copy).
-    `exact` sums over all K labels by K − 1 backward passes (one for K = 2); `sampled` draws one label per
-    example from the model, by `seed` and the example's position; `empirical` takes the data's labels and is
-    not the Fisher: it vanishes as the model fits its data. `exact` and `sampled` never look at the labels.
+    Fⱼ = 1/N Σₙ E_{y∼p(y|xₙ,θ)} [(∂ log p(y|xₙ,θ)/∂θⱼ)²], in nats², in evaluation mode, per example whatever the
+    batches, in float32 (float64 for a float64 model; a half-precision model is computed in a float32 copy, on a GPU
+    in its own precision with float32 sums). `exact` sums over all K labels by K − 1 backward passes (one for K = 2);
+    `rademacher` and `sampled` take one random direction, or one label drawn from the model, by `seed` and the
+    example's place; `auto` is `exact` up to 16 classes and `rademacher` beyond. `empirical` takes the data's labels
+    and is not the Fisher: it vanishes as the model fits its data. The others never look at the labels.
 
-    `model(**batch)` gives `.logits` of shape (N, K); a batch is a mapping of tensors with one row per
-    example, and its `labels`, where present, are not passed to the model. Tied parameters are one tensor.
-    Parameters that the logits do not depend on get zeros. Mode and `requires_grad` are restored. `on_progress`
-    is called after every batch and may raise `Cancelled`.
+    `model(**batch)` gives `.logits` of shape (N, K): softmax over K classes, or what the configuration's
+    `problem_type` says; one output is a regression with variance 1. A causal language model's (N, T, K) are next
+    tokens, for which one label is drawn at every position: the unit is then the sequence (the sum over its tokens
+    of the tokens' Fishers, a mean over sequences). A batch is a mapping of tensors with one row per example; its
+    `labels`, where present, are not passed to the model. It is cut smaller where memory asks for it.
 
-    Raises: FisherError, RecipeError.
+    Tied parameters are one tensor. Parameters that the logits do not depend on get zeros. Mode and `requires_grad`
+    are restored. Every estimate is checked against plain autograd on three examples; parameters that disagree, or
+    that no rule covers, are computed one example at a time, named in `.fallbacks`, and warned of. `on_progress` is
+    called after every batch and may raise `Cancelled`. With `state`, a file is written after every batch, from which
+    the same call goes on later and ends with the same bits; the caller removes it.
+
+    Raises: FisherError, RecipeError; CacheError if `state` cannot be written.
     Source: Matena & Raffel 2022, equation 4; Kunstner et al. 2019 on the empirical Fisher.
     """
-    require_choice("kind of labels", labels, LABELS)
-    model = _at_least_float32(model)
-    generator = numpy.random.default_rng(seed)
+    squares = SquaredGradients(_at_least_float32(model), labels, seed=seed)
+    saved = _SavedState(state, labels) if state else None
+    if saved:
+        saved.resume(squares)
+    skipped = squares.examples
     total = len(batches) if hasattr(batches, "__len__") else None
-    sums = [torch.zeros_like(parameter, requires_grad=False) for parameter in model.parameters()]
-    if not sums:
-        raise FisherError("The model has no parameters: expected at least one, got none. Use another checkpoint.")
-    device, dtype = sums[0].device, sums[0].dtype
-    examples = 0
-    with _ready_for_gradients(model), fitting_threads(model):
-        for done, batch in enumerate(batches, start=1):
-            inputs, targets = _split_labels(batch, labels)
-            inputs = {name: _placed(value, device, dtype) for name, value in inputs.items()}
-
-            def columns(logits: Tensor, index: int, targets: list[int] | None = targets) -> Tensor:
-                target = None if targets is None else _checked(targets[index], len(logits))
-                return columns_for(logits, labels, generator=generator, target=target)
-
-            examples += squared_gradients(model, inputs, columns, sums)
-            if on_progress:
-                on_progress(done / total if total else 0.0, f"{examples} examples")
-    if examples == 0:
+    with squares, fitting_threads(squares.model):
+        for done, batch in enumerate(batches):
+            count = batch_length({name: value for name, value in batch.items() if name != "labels"})
+            if skipped >= count:
+                skipped -= count
+                continue
+            rows, skipped = skipped, 0
+            for part in squares.parts(rows_of(batch, slice(rows, None)) if rows else batch):
+                rows += squares.add_part(part)
+                if saved:
+                    saved.save(squares)
+                if on_progress:
+                    on_progress((done + rows / count) / total if total else 0.0, f"{squares.examples} examples")
+    if squares.examples == 0:
         raise FisherError("The Fisher cannot be estimated: expected at least one example, got none. Check the split.")
-    names = [name for name, _ in model.named_parameters()]
-    return Fisher({name: total / examples for name, total in zip(names, sums, strict=True)}, examples, labels, seed)
+    means = {name: total / squares.examples for name, total in squares.sums.items()}
+    return Fisher(means, squares.examples, squares.labels, seed, squares.fallbacks)
 
 
-@contextmanager
-def _ready_for_gradients(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode (no dropout noise, fixed batch statistics) with gradients on; restored afterwards."""
-    modes = [(module, module.training) for module in model.modules()]
-    required = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    try:
-        model.eval()
-        for parameter, _ in required:
-            parameter.requires_grad_(True)
-        with torch.enable_grad():
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training
-        for parameter, before in required:
-            parameter.requires_grad_(before)
+class _SavedState:
+    """An unfinished estimate in a file: sums, count, and what it takes to go on in the same way."""
+
+    def __init__(self, path: Path, labels: str):
+        self.path, self.labels = Path(path), labels
+        self._cost_s, self._saved_at = 0.0, -math.inf
+
+    def resume(self, squares: SquaredGradients) -> None:
+        """Raises: FisherError if the file is of another estimate; a damaged one is as if it were not there."""
+        if not self.path.is_file():
+            return
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                about = json.loads(file.metadata()["state"])
+                sums = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError):
+            return
+        shapes, saved = ({name: tensor.shape for name, tensor in each.items()} for each in (squares.sums, sums))
+        if (about["requested"], about["seed"]) != (self.labels, squares.seed) or shapes != saved:
+            raise FisherError(
+                f'"{self.path.name}" is the state of another estimate: expected labels {self.labels}, seed '
+                f"{squares.seed} and this model's {len(shapes)} tensors, got {about['requested']}, {about['seed']} and "
+                f"{len(saved)} tensors. Delete the file, or name another one."
+            )
+        del about["requested"]
+        squares.resume(sums, about.pop("examples"), about)
+
+    def save(self, squares: SquaredGradients) -> None:
+        """After every batch; where writing takes longer than the batches since the last time, less often."""
+        started = time.monotonic()
+        if started - self._saved_at < self._cost_s:
+            return
+        about = {**squares.about(), "examples": squares.examples, "requested": self.labels}
+        sums = {name: total.cpu() for name, total in squares.sums.items()}
+        write_atomically(self.path, lambda path: save_file(sums, path, metadata={"state": json.dumps(about)}))
+        self._saved_at = time.monotonic()
+        self._cost_s = self._saved_at - started
 
 
 def _at_least_float32(model: nn.Module) -> nn.Module:
+    """A GPU computes in half precision at several times the speed; a CPU gains nothing from it."""
     half = any(parameter.dtype in (torch.float16, torch.bfloat16) for parameter in model.parameters())
-    return copy.deepcopy(model).float() if half else model
-
-
-def _placed(value: object, device: torch.device, dtype: torch.dtype) -> object:
-    if not isinstance(value, Tensor):
-        return value
-    return value.to(device, dtype) if value.is_floating_point() else value.to(device)
-
-
-def _split_labels(batch: Mapping[str, object], labels: str) -> tuple[dict[str, object], list[int] | None]:
-    inputs = {name: value for name, value in batch.items() if name != "labels"}
-    if labels != "empirical":
-        return inputs, None
-    if "labels" not in batch:
-        raise FisherError(
-            'The empirical Fisher needs the data\'s labels: expected "labels" in every batch, '
-            f'got {sorted(batch)}. Add them, or choose labels="exact".'
-        )
-    targets = [int(label) for label in batch["labels"]]
-    if len(targets) != batch_length(inputs):
-        raise FisherError(
-            f"The labels do not fit: expected {batch_length(inputs)}, one per example, got {len(targets)}."
-        )
-    return inputs, targets
-
-
-def _checked(target: int, classes: int) -> int:
-    if not 0 <= target < classes:
-        raise FisherError(
-            f"A label does not fit the model: expected 0 to {classes - 1}, got {target}. "
-            "Check the task's label column and names."
-        )
-    return target
+    on_gpu = any(parameter.device.type == "cuda" for parameter in model.parameters())
+    return copy.deepcopy(original(model)).float() if half and not on_gpu else model

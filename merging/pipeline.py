@@ -14,6 +14,7 @@ from merging.devices import resolve_device
 from merging.errors import FisherError, RecipeError
 from merging.evaluation import Prediction
 from merging.fisher import Fisher, diagonal_fisher
+from merging.gradients import resolve_labels
 from merging.merge import check_base, check_fisher
 from merging.metrics import PairedTest, Score, accuracy, mean_accuracy, paired_test
 from merging.parameters import check_same_structure
@@ -24,8 +25,8 @@ from merging.rules import RULES
 from merging.tasks import Task, open_task
 
 OnProgress = Callable[[float, str], None]
-# Small, so that progress is reported and a stop is obeyed several times a second; numbers do not depend on it.
-FISHER_BATCH = 8
+# At most: the estimate cuts it to what fits into memory.
+FISHER_BATCH = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,18 +164,24 @@ def _fisher_of(prepared: Prepared, index: int, checkpoint: Checkpoint, task: Tas
     settings = prepared.recipe.fisher
     examples = None if settings.examples == "all" else int(settings.examples)
     content = task.content_hash("fisher") if task.has("fisher") else ""
-    estimator = (settings.labels, settings.seed, prepared.device)
+    # One name for one estimate, whether its labels were chosen or found by `auto`.
+    labels = resolve_labels(settings.labels, len(checkpoint.label_names))
+    estimator = (labels, settings.seed, prepared.device)
     key = cache.FisherKey(checkpoint.hash, content, "fisher", examples, *estimator)
     fisher = cache.read_fisher(key, Fisher.load)
     parameters = dict(prepared.modules[index].named_parameters())
     if fisher is None:
         cache.require_writable()
-        batches = task.batches("fisher", checkpoint, batch_size=FISHER_BATCH, examples=examples, seed=settings.seed)
+        batches = task.batches(
+            "fisher", checkpoint, batch_size=FISHER_BATCH, examples=examples, seed=settings.seed, by_length=True
+        )
+        state = cache.state_path(key)
         fisher = diagonal_fisher(
-            prepared.modules[index], batches, settings.labels, seed=settings.seed, on_progress=report
+            prepared.modules[index], batches, labels, seed=settings.seed, on_progress=report, state=state
         )
         check_fisher(parameters, fisher, f'The Fisher of "{checkpoint.name}"')
         cache.write_atomically(cache.entry_path(key), fisher.save)
+        state.unlink(missing_ok=True)
         return fisher
     try:
         check_fisher(parameters, fisher, f'The cached Fisher of "{checkpoint.name}"')

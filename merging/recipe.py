@@ -32,7 +32,7 @@ class ModelEntry:
 class FisherSettings:
     """How Fishers are estimated (`labels`, `examples`, `seed`) and used (`floor`, `normalise`, `zero_rule`)."""
 
-    labels: str = "exact"
+    labels: str = "auto"
     examples: int | str = 256
     seed: int = 0
     floor: float = 0.0

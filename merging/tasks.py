@@ -83,8 +83,11 @@ class Task:
         batch_size: int = 128,
         examples: int | None = None,
         seed: int = 0,
+        by_length: bool = False,
     ) -> list[dict[str, torch.Tensor]]:
         """The split, prepared by the checkpoint's own tokenizer or image processor; `labels` are the model's indices.
+
+        `by_length` puts the longest texts first: little is padded, and a lack of memory shows at once.
 
         Raises: TaskError if columns or labels do not fit the checkpoint.
         """
@@ -94,6 +97,9 @@ class Task:
         processor = checkpoint.processor()
         columns = [rows[column][:] for column in inputs]
         prepare = _prepare_images if checkpoint.architecture.endswith("ForImageClassification") else _prepare_texts
+        if by_length and prepare is _prepare_texts:
+            order = _longest_first(columns, processor)
+            columns, labels = [[column[row] for row in order] for column in columns], [labels[row] for row in order]
         batches = []
         for start in range(0, len(labels), batch_size):
             chunk = [column[start : start + batch_size] for column in columns]
@@ -225,11 +231,20 @@ def _prepare_images(columns: list[list], processor, checkpoint: Checkpoint, refe
     return dict(processor(images=[image.convert(mode) for image in columns[0]], return_tensors="pt"))
 
 
+def _longest_first(columns: list[list], processor) -> list[int]:
+    tokens = processor(*columns, truncation=True, max_length=_most_tokens(processor))["input_ids"]
+    return sorted(range(len(tokens)), key=lambda row: -len(tokens[row]))
+
+
+def _most_tokens(processor) -> int:
+    return min(MAX_TOKENS, processor.model_max_length)
+
+
 def _prepare_texts(columns: list[list], processor, checkpoint: Checkpoint, reference: str) -> dict[str, torch.Tensor]:
     if not all(isinstance(value, str) for column in columns for value in column):
         raise TaskError(
             f'Task "{reference}" does not fit "{checkpoint.reference}": expected text in every row, '
             "got something else. Pick a task with text, or an image checkpoint."
         )
-    longest = min(MAX_TOKENS, processor.model_max_length)
-    return dict(processor(*columns, truncation=True, max_length=longest, padding=True, return_tensors="pt"))
+    cut = {"truncation": True, "max_length": _most_tokens(processor)}
+    return dict(processor(*columns, padding=True, return_tensors="pt", **cut))

@@ -71,3 +71,17 @@ def pool_folder(tmp_path):
     from merging.zoo import ZOO_FOLDER
 
     return shutil.copytree(ZOO_FOLDER / "digits", tmp_path / "pool")
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Lists the parameters whose Fisher was computed one example at a time, by family of models and reason."""
+    notes = {}
+    for report in (report for reports in terminalreporter.stats.values() for report in reports):
+        for key, note in getattr(report, "user_properties", ()):
+            if key == "one at a time":
+                family, parameter, why = note
+                notes.setdefault((family, why), {})[parameter] = None
+    if notes:
+        terminalreporter.section("computed one example at a time")
+        for (family, why), parameters in sorted(notes.items()):
+            terminalreporter.line(f"{family}: {', '.join(parameters)}: {why}")

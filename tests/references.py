@@ -3,33 +3,73 @@
 import copy
 import decimal
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import logsigmoid
 
 # Digits and exponents enough for 1e-300 squared.
 EXACT = decimal.Context(prec=60, Emax=decimal.MAX_EMAX, Emin=decimal.MIN_EMIN)
+# One term of a Fisher: its weight, and the number whose gradient is squared.
+Term = tuple[float, Tensor]
 
 
 def slow_fisher(
-    model: nn.Module, batches: Sequence[Mapping[str, Tensor]], without: Sequence[str] = ()
+    model: nn.Module,
+    batches: Sequence[Mapping[str, Tensor]],
+    without: Sequence[str] = (),
+    problem: str | None = None,
 ) -> dict[str, Tensor]:
-    """1/N Σₙ Σ_y p(y|xₙ) (∂ log p(y|xₙ)/∂θ)² in float64: one unpadded example and one label at a time."""
+    """1/N Σₙ Σ_y p(y|xₙ) (∂ log p(y|xₙ)/∂θ)² in float64: one unpadded example and one label at a time.
+
+    `problem` is a Hugging Face `problem_type`; without one, a single output is a regression and several are classes.
+    """
+    return _mean_squares(model, batches, lambda logits, _: _terms(logits[0], problem), without)
+
+
+def slow_sampled_fisher(
+    model: nn.Module, batches: Sequence[Mapping[str, Tensor]], columns: Sequence[Tensor]
+) -> dict[str, Tensor]:
+    """1/N Σₙ (∂ Σₜ cₙₜ · zₙₜ/∂θ)² of a causal language model in float64, one unpadded sequence at a time.
+
+    `columns[n]` (T − 1, K) holds one cₙₜ per position that has a next token, sequence n having T tokens: with
+    cₙₜ = e_y − p, y the token at t + 1, Σₜ cₙₜ · zₙₜ has the gradient of log p(x₂ … x_T | x₁). A single token has none.
+    """
+    return _mean_squares(model, batches, lambda logits, n: [(1.0, (columns[n] * logits[0, :-1]).sum())])
+
+
+def _terms(logits: Tensor, problem: str | None) -> list[Term]:
+    if problem is None:
+        problem = "regression" if len(logits) == 1 else "single_label_classification"
+    if problem == "regression":
+        # y ~ N(z, 1): E[(∂ log p(y)/∂θ)²] = E[((y − z) · ∂z/∂θ)²] = Σ_k (∂z_k/∂θ)².
+        return [(1.0, z) for z in logits]
+    if problem == "multi_label_classification":
+        # Labels are independent, each score has mean 0, so that products of two labels' scores do not count.
+        both = [log_probability for z in logits for log_probability in (logsigmoid(z), logsigmoid(-z))]
+    else:
+        both = list(logits.log_softmax(-1))
+    return [(math.exp(log_probability.detach()), log_probability) for log_probability in both]
+
+
+def _mean_squares(
+    model: nn.Module,
+    batches: Sequence[Mapping[str, Tensor]],
+    terms: Callable[[Tensor, int], list[Term]],
+    without: Sequence[str] = (),
+) -> dict[str, Tensor]:
     model = copy.deepcopy(model).double().eval()
     parameters = {name: parameter for name, parameter in model.named_parameters() if name not in without}
     sums = {name: torch.zeros_like(parameter.detach()) for name, parameter in parameters.items()}
     examples = [example for batch in batches for example in _unpadded(batch)]
-    for example in examples:
-        log_probabilities = model(**example).logits[0].log_softmax(-1)
-        for log_probability in log_probabilities:
-            gradients = torch.autograd.grad(
-                log_probability, list(parameters.values()), retain_graph=True, allow_unused=True
-            )
+    for index, example in enumerate(examples):
+        for weight, term in terms(model(**example).logits, index):
+            gradients = torch.autograd.grad(term, list(parameters.values()), retain_graph=True, allow_unused=True)
             for name, gradient in zip(parameters, gradients, strict=True):
                 if gradient is not None:
-                    sums[name].addcmul_(gradient, gradient, value=math.exp(log_probability.detach()))
+                    sums[name].addcmul_(gradient, gradient, value=weight)
     return {name: total / len(examples) for name, total in sums.items()}
 
 
@@ -45,6 +85,20 @@ def _unpadded(batch: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
             example = {name: value[:, :length] for name, value in example.items()}
         examples.append({name: v.double() if v.is_floating_point() else v for name, v in example.items()})
     return examples
+
+
+def assert_same_fisher(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], rtol: float = 1e-5) -> None:
+    """Per tensor; those that are zero but for rounding in the float64 reference must be rounding here, too."""
+    assert list(found) == list(expected)
+    rms = {name: float(tensor.double().square().mean().sqrt()) for name, tensor in expected.items()}
+    largest = max(rms.values())
+    assert largest > 0
+    for name, tensor in expected.items():
+        error = float((found[name].double() - tensor).square().mean().sqrt())
+        if rms[name] < 1e-20 * largest:
+            assert error < 1e-10 * largest, name
+        else:
+            assert error <= rtol * rms[name], f"{name}: {error / rms[name]:.1e}"
 
 
 def slow_merge(

@@ -1,6 +1,7 @@
-"""Per-example squared gradients of classifiers."""
+"""Squared per-example gradients of classifiers."""
 
-from merging.gradients.factors import LABELS, columns_for
-from merging.gradients.per_example import squared_gradients
+from merging.gradients.factors import LABELS, resolve_labels
+from merging.gradients.layers import HANDLERS
+from merging.gradients.squares import FallbackWarning, SquaredGradients
 
-__all__ = ["LABELS", "columns_for", "squared_gradients"]
+__all__ = ["HANDLERS", "LABELS", "FallbackWarning", "SquaredGradients", "resolve_labels"]

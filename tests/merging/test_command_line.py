@@ -145,7 +145,9 @@ def test_a_stopped_process_exits_with_130_and_leaves_no_half_file(tmp_path, numb
     finally:
         process.kill()
     assert process.returncode == 130, err
-    assert "Stopped. Fishers that were finished are in the cache." in err
+    assert "Stopped. What is estimated so far is in the cache: the same command goes on from there." in err
     assert "Traceback" not in err
     assert out == ""
-    assert all(file.suffix == ".safetensors" and file.name[0] != "." for file in (tmp_path / "cache").iterdir())
+    assert all(
+        file.suffix in (".safetensors", ".state") and file.name[0] != "." for file in (tmp_path / "cache").iterdir()
+    )

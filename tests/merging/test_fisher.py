@@ -8,7 +8,7 @@ import torch
 from merging import diagonal_fisher
 from merging.fisher import Fisher
 from tests import cases
-from tests.references import slow_fisher
+from tests.references import assert_same_fisher, slow_fisher
 
 
 @lru_cache
@@ -19,20 +19,6 @@ def reference(name):
 @lru_cache
 def estimate(name, batch_size):
     return diagonal_fisher(cases.model_case(name), cases.batches_for(name, batch_size))
-
-
-def assert_same_fisher(found, expected, rtol=1e-5):
-    """Per tensor; those that are zero but for rounding in the float64 reference must be rounding here, too."""
-    assert list(found) == list(expected)
-    rms = {name: float(tensor.double().square().mean().sqrt()) for name, tensor in expected.items()}
-    largest = max(rms.values())
-    assert largest > 0
-    for name, tensor in expected.items():
-        error = float((found[name].double() - tensor).square().mean().sqrt())
-        if rms[name] < 1e-20 * largest:
-            assert error < 1e-10 * largest, name
-        else:
-            assert error <= rtol * rms[name], f"{name}: {error / rms[name]:.1e}"
 
 
 @pytest.mark.parametrize("batch_size", cases.BATCH_SIZES)

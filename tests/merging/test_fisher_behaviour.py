@@ -128,11 +128,12 @@ def _without_gradients(inner, x):
         (lambda inner, x: SimpleNamespace(logits=inner(x).logits.detach()), "must not run under torch.no_grad"),
         (lambda inner, x: SimpleNamespace(logits=inner(x).logits * torch.nan), "expected finite logits"),
         (lambda inner, x: SimpleNamespace(logits=inner(x).logits + torch.inf), "expected finite logits"),
-        (lambda inner, x: SimpleNamespace(logits=inner(x).logits[:, :1]), r"got logits of shape \[1, 1\]"),
-        (lambda inner, x: SimpleNamespace(logits=inner(x).logits[None]), r"got logits of shape \[1, 1, 3\]"),
+        (lambda inner, x: SimpleNamespace(logits=inner(x).logits[:, :0]), r"got logits of shape \[3, 0\]"),
+        (lambda inner, x: SimpleNamespace(logits=inner(x).logits[None]), r"got logits of shape \[1, 3, 3\]"),
+        (lambda inner, x: SimpleNamespace(logits=inner(x).logits[:1]), r"each of the 3 examples, got .* \[1, 3\]"),
         (lambda inner, x: inner(x).logits, "got a Tensor"),
     ],
-    ids=["no_grad", "detached", "nan", "infinite", "one class", "token axis", "bare tensor"],
+    ids=["no_grad", "detached", "nan", "infinite", "no class", "token axis", "one row", "bare tensor"],
 )
 def test_a_model_without_a_fisher_is_refused(spoil, message):
     with pytest.raises(FisherError, match=message):

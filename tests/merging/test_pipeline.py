@@ -183,8 +183,11 @@ def test_finished_fishers_are_read_from_the_cache_and_not_estimated_again(fresh_
     assert len(estimated) == 4
 
 
-def test_stopping_keeps_finished_fishers_and_no_half_file(fresh_cache):
-    recipe = cases.two_tasks()
+def test_stopping_keeps_finished_fishers_and_what_the_unfinished_one_has(fresh_cache):
+    recipe = cases.two_tasks(fisher=FisherSettings(examples=128))
+    whole = merging.run(recipe).prepared.fishers
+    for path in fresh_cache.iterdir():
+        path.unlink()
 
     def stop_in_the_second(fraction, text):
         if fraction > 0.5:
@@ -192,12 +195,14 @@ def test_stopping_keeps_finished_fishers_and_no_half_file(fresh_cache):
 
     with pytest.raises(Cancelled):
         merging.run(recipe, stop_in_the_second)
-    (kept,) = fresh_cache.iterdir()
-    assert kept.suffix == ".safetensors"
+    assert sorted(path.suffix for path in fresh_cache.iterdir()) == [".safetensors", ".state"]
     seen = []
-    merging.run(recipe, lambda fraction, text: seen.append((fraction, text)))
-    assert sum("examples" in text for _, text in seen) == 2, "16 examples in batches of 8, of one model"
+    resumed = merging.run(recipe, lambda fraction, text: seen.append((fraction, text))).prepared.fishers
+    assert sum("examples" in text for _, text in seen) == 1, "128 examples in batches of 64, of one model, the second"
     assert [fraction for fraction, _ in seen] == sorted(fraction for fraction, _ in seen)
+    assert {path.suffix for path in fresh_cache.iterdir()} == {".safetensors"}
+    for one, other in zip(whole, resumed, strict=True):
+        assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_a_fisher_of_other_shapes_in_the_cache_is_refused_and_named(fresh_cache):

@@ -24,7 +24,7 @@ def changed(**fields):
     weights=st.lists(st.floats(0, 1e6, allow_subnormal=False), min_size=2, max_size=5).filter(any),
     fisher=st.builds(
         FisherSettings,
-        labels=st.sampled_from(["exact", "sampled", "empirical"]),
+        labels=st.sampled_from(["auto", "exact", "rademacher", "sampled", "empirical"]),
         examples=st.one_of(st.just("all"), st.integers(1, 10**6)),
         seed=st.integers(0, 2**31),
         floor=st.floats(0, 1),
@@ -65,14 +65,14 @@ device: auto                                  # auto | cuda | mps | cpu
 """
     recipe = Recipe.from_yaml(text)
     assert recipe.weights == [0.5, 0.5]
-    assert recipe.fisher == FisherSettings(examples=512)
+    assert recipe.fisher == FisherSettings(labels="exact", examples=512)
     assert recipe.evaluation == EvaluationSettings()
 
 
 def test_what_is_left_out_takes_its_default():
     recipe = Recipe.from_yaml(yaml.safe_dump(MINIMAL))
     assert (recipe.rule, recipe.heads, recipe.device, recipe.weights) == ("fisher", "keep", "auto", [1.0, 1.0])
-    assert (recipe.fisher.labels, recipe.fisher.normalise, recipe.fisher.zero_rule) == ("exact", "trace", "mean")
+    assert (recipe.fisher.labels, recipe.fisher.normalise, recipe.fisher.zero_rule) == ("auto", "trace", "mean")
 
 
 def test_a_floor_without_a_dot_is_a_number():
