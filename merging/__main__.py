@@ -27,7 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(problem, file=sys.stderr)
         return WRONG_INPUT
     except (KeyboardInterrupt, Cancelled):
-        print("Stopped. What is estimated so far is in the cache: the same command goes on from there.", file=sys.stderr)
+        print(
+            "Stopped. What is estimated so far is in the cache: the same command goes on from there.", file=sys.stderr
+        )
         return STOPPED
     return DONE
 

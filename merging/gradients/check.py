@@ -43,7 +43,7 @@ def checked(model: nn.Module, inputs: Mapping[str, object], recording: Recording
     """
     kept = recording.kept = Kept(model)
     try:
-        with recording.forward(batch_length(inputs), set()), kept.during_forward():
+        with recording.forward(inputs, set()), kept.during_forward():
             logits = logits_of(model(**inputs))
     finally:
         recording.kept = None

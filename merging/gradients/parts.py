@@ -41,7 +41,8 @@ class Product:
         """G_b[block] into `out`, or on top of it."""
         span = self.spans[example]
         if span is None:
-            out.mul_(1.0 if add else 0.0)
+            if not add:
+                out.zero_()
             return
         left, right = self.left[example, span, block[0]].T, self.right[example, span, block[1]]
         if add:

@@ -8,6 +8,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from fractions import Fraction
 from functools import partial
 
 import torch
@@ -17,17 +18,18 @@ from merging.gradients.accumulation import add_squares
 from merging.gradients.layers import Call, parts_of
 from merging.gradients.memory import Kept, is_out_of_memory
 from merging.gradients.parts import Part
-from merging.gradients.per_example import refusing_in_words
+from merging.gradients.per_example import batch_length, numbers_each, refusing_in_words
 
 
 class Recording:
     """The calls of one forward pass, and what has been added of their gradients.
 
-    `totals` maps a parameter's name to its accumulator; `by_loop` those that calls cannot give, with the reason.
+    `totals` maps a parameter's name to its accumulator; `by_loop` those that calls cannot give, with the reason;
+    `layouts` modules to the proportions of their rows to an example's numbers, as they were when that was checked.
     `done` holds (name, column) for everything that is in the totals already.
     """
 
-    def __init__(self, model: nn.Module, totals: Mapping[str, Tensor], by_loop: dict[str, str]):
+    def __init__(self, model: nn.Module, totals: Mapping[str, Tensor], by_loop: dict[str, str], layouts: dict):
         self.totals, self.by_loop = totals, by_loop
         self.names = {parameter: name for name, parameter in model.named_parameters()}
         self.owners = [module for module in model.modules() if any(True for _ in module.parameters(recurse=False))]
@@ -41,12 +43,14 @@ class Recording:
         self.examples = 0
         self.column = 0
         self.scale: Tensor | None = None
+        self.layouts = layouts
         self.done: set[tuple[str, int]] = set()
         self.seen: set[str] = set()
         self._uses: dict[str, int] = {}
         self._waiting: dict[str, list[Part]] = {}
         self._in_forward = False
         self._in_backward = False
+        # Set while three examples are checked, when what a forward pass keeps is counted and layouts are learnt.
         self.kept: Kept | None = None
 
     @contextmanager
@@ -60,9 +64,10 @@ class Recording:
                 handle.remove()
 
     @contextmanager
-    def forward(self, examples: int, done: set[tuple[str, int]]) -> Iterator[None]:
-        """Calls made inside are recorded, as calls on a batch of that many examples."""
-        self.examples, self.done = examples, done
+    def forward(self, inputs: Mapping[str, object], done: set[tuple[str, int]]) -> Iterator[None]:
+        """Calls made inside are recorded, as calls on this batch."""
+        self.examples, self.done = batch_length(inputs), done
+        self._numbers = numbers_each(inputs)
         self._uses = defaultdict(int)
         self._in_forward = True
         self._thread = threading.get_ident()
@@ -133,7 +138,20 @@ class Recording:
             return "its module's output has no axis of examples"
         if output.shape[0] % self.examples and output.shape[0] != 1:
             return "its module's output has no axis of examples"
-        return None
+        return None if self._is_known_layout(module, output.shape[0] // self.examples) else "its rows are not examples"
+
+    def _is_known_layout(self, module: nn.Module, rows: int) -> bool:
+        """Several rows for each example (tokens, windows) must stay in proportion to the size of an example.
+
+        Else they may be the tokens of all texts without their padding, whose number is a multiple of N by accident.
+        """
+        if rows <= 1 or self.examples == 1:
+            return True
+        proportion = str(Fraction(rows, self._numbers))
+        known = self.layouts.setdefault(self._owned(module)[0], [])
+        if self.kept is not None and proportion not in known:
+            known.append(proportion)
+        return proportion in known
 
     def _passing(self, *call: object) -> None:
         # Differentiating a module alone calls it once more, which must not look like checkpointing.

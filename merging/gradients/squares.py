@@ -16,6 +16,19 @@ from merging.gradients.per_example import add_by_loop, batch_length, numbers_eac
 from merging.gradients.readiness import frozen, original
 from merging.gradients.recording import Recording
 
+STATE = (
+    "labels",
+    "seed",
+    "place",
+    "fallbacks",
+    "_checked",
+    "_unseen",
+    "_layouts",
+    "_bytes_each",
+    "_budget_bytes",
+    "_most",
+)
+
 
 class FallbackWarning(UserWarning):
     """Some parameters are estimated one example at a time: right, and slower."""
@@ -50,6 +63,7 @@ class SquaredGradients:
         # What a resumed estimate must do again in the same way: see `about`.
         self._checked = 0
         self._unseen: list[str] = []
+        self._layouts: dict[str, list[str]] = {}
         self._bytes_each = self._budget_bytes = 0.0
         self._most: int | None = None
 
@@ -57,7 +71,7 @@ class SquaredGradients:
         with ExitStack() as entering:
             entering.enter_context(torch.inference_mode(False))
             entering.enter_context(frozen(self.model))
-            self._recording = Recording(self.model, self.sums, self.fallbacks)
+            self._recording = Recording(self.model, self.sums, self.fallbacks, self._layouts)
             self._watch()
             entering.enter_context(self._recording.hooks())
             self._open = entering.pop_all()
@@ -100,8 +114,7 @@ class SquaredGradients:
 
     def about(self) -> dict[str, object]:
         """Whatever, besides `sums` and `examples`, an estimate needs to go on as if it had never stopped."""
-        names = ("labels", "seed", "place", "fallbacks", "_checked", "_unseen", "_bytes_each", "_budget_bytes", "_most")
-        return {name.lstrip("_"): getattr(self, name) for name in names}
+        return {name.lstrip("_"): getattr(self, name) for name in STATE}
 
     def resume(self, sums: Mapping[str, Tensor], examples: int, about: Mapping[str, object]) -> None:
         """Goes on, before it is entered, from another's `sums`, `examples` and `about`."""
@@ -138,7 +151,7 @@ class SquaredGradients:
 
     def _pass(self, inputs: dict, targets: Tensor | None, places: range, done: set[tuple[str, int]]) -> None:
         if len(self.fallbacks) < len(self.sums):
-            with self._recording.forward(len(places), done):
+            with self._recording.forward(inputs, done):
                 output = self.model(**inputs)
             logits, columns = self._columns(output, inputs, targets, places)
             self._backward(logits, columns)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from merging.errors import FisherError
-from merging.gradients import HANDLERS, SquaredGradients, accumulation, squares
+from merging.gradients import HANDLERS, SquaredGradients, accumulation, parts, squares
 from merging.gradients.memory import Kept, is_out_of_memory
 from tests import cases
 from tests.references import slow_fisher
@@ -62,6 +62,19 @@ def test_the_size_of_a_batch_follows_from_what_the_forward_pass_keeps(monkeypatc
         monkeypatch.setattr(squares, "free_bytes", lambda device, room=room: room * each)
         with SquaredGradients(model) as found:
             assert [len(part["pixel_values"]) for part in found.parts(batch)] == expected
+
+
+def test_an_example_without_a_gradient_adds_nothing_whatever_the_buffer_held():
+    gradient = torch.ones(2, 3, 200)
+    gradient[1] = 0.0
+    part = parts.Product(gradient, torch.ones(2, 3, 200), gradient).prepared(torch.zeros(200, 200))
+    out = torch.full((200, 200), torch.nan)
+    whole = slice(0, 200), slice(0, 200)
+    part.write(1, whole, out, add=False)
+    assert not out.any()
+    part.write(0, whole, out, add=True)
+    part.write(1, whole, out, add=True)
+    assert torch.equal(out, torch.full((200, 200), 3.0))
 
 
 def test_padding_that_a_whole_part_shares_is_cut_off():
