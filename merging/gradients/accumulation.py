@@ -36,7 +36,8 @@ def add_squares(total: Tensor, parts: Sequence[Part], *, examples: int) -> None:
         keys, sums = Lookups(torch.cat(ids, 1), torch.cat(gradients, 1), parts[0].ignored).summed(len(matrix))
         matrix.index_put_((keys % len(matrix),), sums.to(total.dtype).square_(), accumulate=True)
     else:
-        _add_by_example(matrix, [part.prepared(matrix) for part in parts], examples)
+        prepared = [part.prepared(matrix) for part in parts]
+        (_add_products if kinds == {Product} else _add_by_example)(matrix, prepared, examples)
 
 
 def _joined(parts: Sequence[Product]) -> Product:
@@ -69,7 +70,7 @@ def _add_product(total: Tensor, part: Product) -> None:
         elif total.numel() <= SMALL_MATRIX:
             _add_by_block(total, part.left, part.right)
         else:
-            _add_by_example(total, [part], len(part.left))
+            _add_products(total, [part], len(part.left))
 
 
 def _is_fused(part: Product) -> bool:
@@ -81,11 +82,37 @@ def _is_fused(part: Product) -> bool:
     return part.left.shape[2] % 8 == 0 and part.right.shape[2] % 8 == 0
 
 
-def _add_by_example(total: Tensor, parts: Sequence, examples: int) -> None:
-    """On a CPU: a block of a product that stays in the cache, squared there."""
+def _add_products(total: Tensor, parts: Sequence[Product], examples: int) -> None:
+    """On a CPU: a block of a product that stays in the cache, squared there. All views are made before the loop."""
+    high, wide = _block(total)
+    buffer = total.new_empty(high * wide)
+    factors = [each for part in parts for each in part.factors(high, wide)]
+    by_example: list[list] = [[] for _ in range(examples)]
+    for example, lefts, rights in factors:
+        by_example[example].append((lefts, rights))
+    for i, strip in enumerate(total.split(high)):
+        for j, squares in enumerate(strip.split(wide, 1)):
+            out = buffer[: squares.numel()].view(squares.shape)
+            for products in by_example:
+                for position, (lefts, rights) in enumerate(products):
+                    if position:
+                        out.addmm_(lefts[i], rights[j])
+                    else:
+                        torch.mm(lefts[i], rights[j], out=out)
+                if products:
+                    squares.addcmul_(out, out)
+
+
+def _block(total: Tensor) -> tuple[int, int]:
     rows, columns = total.shape
     wide = min(columns, WIDE)
-    high = min(rows, max(1, CHUNK // wide))
+    return min(rows, max(1, CHUNK // wide)), wide
+
+
+def _add_by_example(total: Tensor, parts: Sequence, examples: int) -> None:
+    """On a CPU, sums of different kinds of parts: a tied embedding and head."""
+    rows, columns = total.shape
+    high, wide = _block(total)
     buffer = total.new_empty(high * wide)
     for top, left in itertools.product(range(0, rows, high), range(0, columns, wide)):
         block = slice(top, min(top + high, rows)), slice(left, min(left + wide, columns))

@@ -150,13 +150,14 @@ def _scaling(call: Call, gradient: Tensor) -> dict[str, Part]:
 def _affine(call: Call, gradient: Tensor, normalised: Tensor, axes: int) -> dict[str, Part]:
     g = call.true(gradient)
     shape = (call.examples, -1, *g.shape[g.dim() - axes :])
-    parts = {"weight": (g * normalised).reshape(shape).sum(1), "bias": g.reshape(shape).sum(1)}
+    # In place: a tensor of this size that is new costs more than the product.
+    parts = {"weight": normalised.mul_(g).reshape(shape).sum(1), "bias": g.reshape(shape).sum(1)}
     return {name: call.vectors(parts[name]) for name, _ in call.module.named_parameters(recurse=False)}
 
 
 def _by_channel(call: Call, gradient: Tensor, normalised: Tensor) -> dict[str, Part]:
     g = call.true(gradient)
-    products = {"weight": g * normalised, "bias": g}
+    products = {"weight": normalised.mul_(g), "bias": g}
     return {
         name: call.vectors(products[name].reshape(call.examples, -1, g.shape[1], g[0, 0].numel()).sum((1, 3)))
         for name, _ in call.module.named_parameters(recurse=False)

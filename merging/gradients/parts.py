@@ -4,7 +4,7 @@ A part stands for one gradient per example, G_b, of the parameter seen as a matr
 all of them. A parameter that is used more than once has several parts, which are summed before they are squared.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -36,6 +36,13 @@ class Product:
         product = self.cast(total.dtype)
         product.spans = spans(self.gradient)
         return product
+
+    def factors(self, high: int, wide: int) -> Iterator[tuple[int, list[Tensor], Sequence[Tensor]]]:
+        """Every example with a gradient, its left factor in strips of rows, and its right one in strips of columns."""
+        for example, span in enumerate(self.spans):
+            if span is not None:
+                lefts = [strip.T for strip in self.left[example, span].split(high, 1)]
+                yield example, lefts, self.right[example, span].split(wide, 1)
 
     def write(self, example: int, block: Block, out: Tensor, *, add: bool) -> None:
         """G_b[block] into `out`, or on top of it."""
@@ -144,12 +151,14 @@ Part = Product | Lookups | Whole | Patches
 
 def active_tokens(gradient: Float[Tensor, " B T d"]) -> Bool[Tensor, " B T"] | None:
     """Tokens whose gradient is not zero everywhere; None if that is all of them. One feature is asked first."""
-    quiet = gradient[..., 0] == 0
+    quiet = (gradient[..., 0] == 0).flatten()
     if not quiet.any():
         return None
-    active = ~quiet
-    active[quiet] = gradient[quiet].any(-1)
-    return None if active.all() else active
+    candidates = quiet.nonzero()[:, 0]
+    # A norm whose square is below the smallest number adds nothing to a sum of squares.
+    loud = torch.linalg.vector_norm(gradient.flatten(0, 1).index_select(0, candidates), dim=1) > 0
+    quiet[candidates[loud]] = False
+    return None if not quiet.any() else ~quiet.view(gradient.shape[:2])
 
 
 def spans(gradient: Float[Tensor, " B T d"]) -> list[object]:
@@ -157,10 +166,10 @@ def spans(gradient: Float[Tensor, " B T d"]) -> list[object]:
     active = active_tokens(gradient)
     if active is None:
         return [slice(None)] * len(gradient)
-    found = []
-    for row in active:
-        places = row.nonzero()[:, 0]
-        first, last = (int(places[0]), int(places[-1])) if len(places) else (0, -1)
-        together = last - first + 1 == len(places)
-        found.append((slice(first, last + 1) if together else places) if len(places) else None)
+    counts, firsts = active.sum(1).tolist(), active.byte().argmax(1).tolist()
+    lasts = (active.shape[1] - active.flip(1).byte().argmax(1)).tolist()
+    found: list[object] = []
+    for row, count, first, last in zip(active, counts, firsts, lasts, strict=True):
+        together = last - first == count
+        found.append(None if not count else slice(first, last) if together else row.nonzero()[:, 0])
     return found

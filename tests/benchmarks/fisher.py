@@ -67,8 +67,7 @@ def main() -> None:
     for name, (peer, *kinds) in PEERS.items():
         if options.only and not any(part.lower() in name.lower() for part in options.only):
             continue
-        for labels, classes in kinds:
-            classes = classes or options.classes
+        for labels, classes in dict.fromkeys((labels, classes or options.classes) for labels, classes in kinds):
             if classes not in settings:
                 settings[classes] = Setting(options, classes)
             title = (name, "one" if labels == "empirical" else f"{labels}, K={classes}")
