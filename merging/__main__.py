@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Callable, Sequence
 
 # Threads that wait for work must not spin: beside other work on few cores that is many times slower.
@@ -21,6 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code: 0 done, 2 the input is at fault, 130 stopped."""
     options = _parser().parse_args(arguments)
     _quieten()
+    warnings.formatwarning = _warned
     try:
         options.command(options)
     except MergingError as problem:
@@ -154,6 +156,10 @@ def _reporter() -> Callable[[float, str], None]:
             print(f"{100 * fraction:3.0f} % {text:70}", end=end, file=sys.stderr, flush=True)
 
     return report
+
+
+def _warned(message: object, *details: object) -> str:
+    return f"{message}\n"
 
 
 def _quieten() -> None:

@@ -125,11 +125,16 @@ def diagonal_fisher(
                 if saved:
                     saved.save(squares)
                 if on_progress:
-                    on_progress((done + rows / count) / total if total else 0.0, f"{squares.examples} examples")
+                    on_progress((done + rows / count) / total if total else 0.0, _progress(squares))
     if squares.examples == 0:
         raise FisherError("The Fisher cannot be estimated: expected at least one example, got none. Check the split.")
     means = {name: total / squares.examples for name, total in squares.sums.items()}
     return Fisher(means, squares.examples, squares.labels, seed, squares.fallbacks)
+
+
+def _progress(squares: SquaredGradients) -> str:
+    slow = len(squares.fallbacks)
+    return f"{squares.examples} examples" + (f", {slow} of its parameters one at a time" if slow else "")
 
 
 class _SavedState:

@@ -136,10 +136,10 @@ def _add_by_block(total: Tensor, left: Tensor, right: Tensor) -> None:
         total.add_(sums)
 
 
-def _add_by_rows(total: Tensor, left: Tensor, right: Tensor) -> None:
+def _add_by_rows(total: Tensor, left: Tensor, right: Tensor, *, numbers: int = 64 * CHUNK) -> None:
     """On a GPU without the fused kernel: all examples of some rows, then one pass that reads them once."""
     examples, columns = len(left), total.shape[1]
-    step = min(len(total), max(1, 64 * CHUNK // (examples * columns)))
+    step = min(len(total), max(1, numbers // (examples * columns)))
     buffer = total.new_empty(examples * step * columns)
     norms = total.new_empty(step, columns)
     for start in range(0, len(total), step):

@@ -88,7 +88,7 @@ def _disagreements(
                 sizes[name] = float(tensor.norm()) / count
     largest = max(sizes.values())
     return {
-        name: f"its first squares were {errors[name] / max(sizes[name], 1e-300):.0e} off those of autograd"
+        name: "its first squares disagreed with those of autograd"
         for name in sizes
         if not errors[name] <= tolerance * sizes[name] + rounding * largest
     }

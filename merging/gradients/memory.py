@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 # What one batch keeps for its backward pass on a CPU: more makes nothing faster there, and stopping slower.
-CPU_ACTIVATIONS_BYTES = 256 * 2**20
+CPU_ACTIVATIONS_BYTES = 2**30
 MOST_EXAMPLES = {"cpu": 64, "cuda": 256}
 
 

@@ -6,7 +6,7 @@ parameter gradients, which nobody needs. What they would have cost pays for the 
 
 import threading
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from fractions import Fraction
 from functools import partial
@@ -128,17 +128,12 @@ class Recording:
     def _unfit(self, module: nn.Module, args: tuple, kwargs: dict, output: object) -> str | None:
         if not isinstance(output, Tensor) or not output.is_floating_point():
             return "its module's output is not one tensor"
-        if (
-            output.dim() == 0
-            or output.shape[0] == 0
-            or not any(isinstance(v, Tensor) for v in (*args, *kwargs.values()))
-        ):
+        rows = output.shape[0] if output.dim() else 0
+        takes_tensors = any(isinstance(value, Tensor) for value in (*args, *kwargs.values()))
+        is_shared = rows == 1 and isinstance(module, nn.Embedding)
+        if rows == 0 or not takes_tensors or (rows % self.examples and not is_shared):
             return "its module's output has no axis of examples"
-        if output.shape[0] == 1 != self.examples and not isinstance(module, nn.Embedding):
-            return "its module's output has no axis of examples"
-        if output.shape[0] % self.examples and output.shape[0] != 1:
-            return "its module's output has no axis of examples"
-        return None if self._is_known_layout(module, output.shape[0] // self.examples) else "its rows are not examples"
+        return None if self._is_known_layout(module, rows // self.examples) else "its rows are not examples"
 
     def _is_known_layout(self, module: nn.Module, rows: int) -> bool:
         """Several rows for each example (tokens, windows) must stay in proportion to the size of an example.
@@ -173,18 +168,12 @@ class Recording:
         # The accumulators' dtype, and so the precision of everything but the model's own passes.
         dtype = next(self.totals[name].dtype for name in wanted.values())
         call = Call(module, args, kwargs, self.examples, dtype, self.scale)
-        try:
+        with self._giving_up(wanted.values()):
             parts = parts_of(call, gradient)
-        except Exception as problem:  # of the module's own code, under torch.func or a handler
-            if is_out_of_memory(problem):
-                raise
-            for name in wanted.values():
-                self._fail(name, f"its module cannot be differentiated alone ({str(problem).strip()[:80]})")
-            return
-        for own, name in wanted.items():
-            self._waiting[name].append(parts[own])
-            if len(self._waiting[name]) == self._uses[name]:
-                self._add(name)
+            for own, name in wanted.items():
+                self._waiting[name].append(parts[own])
+                if len(self._waiting[name]) == self._uses[name]:
+                    self._add(name)
 
     def _is_wanted(self, name: str) -> bool:
         return name not in self.by_loop and (name, self.column) not in self.done
@@ -192,8 +181,20 @@ class Recording:
     def _add(self, name: str) -> None:
         parts = self._waiting.pop(name)
         if self._is_wanted(name):
-            add_squares(self.totals[name], parts, examples=self.examples)
-            self.done.add((name, self.column))
+            with self._giving_up([name]):
+                add_squares(self.totals[name], parts, examples=self.examples)
+                self.done.add((name, self.column))
+
+    @contextmanager
+    def _giving_up(self, names: Iterable[str]) -> Iterator[None]:
+        """Whatever of a module's own code, of a handler or of `torch.func` fails sends the parameters to the loop."""
+        try:
+            yield
+        except Exception as problem:
+            if is_out_of_memory(problem):
+                raise
+            for name in names:
+                self._fail(name, f"its module cannot be differentiated alone ({str(problem).strip()[:80]})")
 
     def _owned(self, module: nn.Module) -> list[str]:
         return [self.names[parameter] for _, parameter in module.named_parameters(recurse=False)]

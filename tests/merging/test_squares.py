@@ -77,6 +77,17 @@ def test_an_example_without_a_gradient_adds_nothing_whatever_the_buffer_held():
     assert torch.equal(out, torch.full((200, 200), 3.0))
 
 
+def test_all_examples_of_some_rows_at_a_time_are_the_same_sum():
+    """The batched form for GPUs, which computes on a CPU all the same."""
+    left, right = torch.randn(5, 7, 300), torch.randn(5, 7, 400)
+    total = torch.rand(300, 400)
+    expected = total.double() + torch.einsum("bto,bti->boi", left.double(), right.double()).square().sum(0)
+    for budget in (2_000, accumulation.CHUNK):
+        found = total.clone()
+        accumulation._add_by_rows(found, left, right, numbers=budget)
+        torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-4)
+
+
 def test_padding_that_a_whole_part_shares_is_cut_off():
     batch = cases.batches_for("bert-2", 3)[1]
     longer = {name: nn.functional.pad(value, (0, 9)) for name, value in batch.items()}

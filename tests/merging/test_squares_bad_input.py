@@ -51,6 +51,38 @@ def _state(model):
     return [module.training for module in model.modules()], hooks, required
 
 
+class Shift(nn.Module):
+    """Adds a vector, which needs no input to be differentiated."""
+
+    def __init__(self):
+        super().__init__()
+        self.shift = nn.Parameter(torch.tensor([0.1, -0.2, 0.3, 0.0, 0.5, -0.4]))
+
+    def forward(self, x):
+        return x + self.shift
+
+
+class _Doubled(torch.autograd.Function):
+    """Written before torch.func, which cannot differentiate it."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return 2 * x
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return 2 * gradient
+
+
+class Custom(Shift):
+    def forward(self, x):
+        return _Doubled.apply(x * self.shift)
+
+
+def test_a_module_that_cannot_be_differentiated_alone_goes_to_the_loop():
+    _assert_right(Net(Custom()), ["middle.shift"], "cannot be differentiated alone")
+
+
 def test_a_plain_net_needs_no_fallback():
     _assert_right(Net(), [])
 
@@ -84,17 +116,6 @@ def test_batch_normalisation_without_running_statistics_is_refused():
 def test_a_module_that_mixes_examples_goes_to_the_loop():
     model = Net(change=lambda net, x: net.middle(x - x.mean(0)))
     _assert_right(model, dict(model.named_parameters()), "depend on the other examples of its batch")
-
-
-class Shift(nn.Module):
-    """Adds a vector, which needs no input to be differentiated."""
-
-    def __init__(self):
-        super().__init__()
-        self.shift = nn.Parameter(torch.tensor([0.1, -0.2, 0.3, 0.0, 0.5, -0.4]))
-
-    def forward(self, x):
-        return x + self.shift
 
 
 def _changing_its_input(net, x):
@@ -236,6 +257,15 @@ def test_a_parameter_first_reached_in_a_later_batch_is_not_missed():
         assert (found[name] - tensor).norm() <= 1e-5 * tensor.norm() + 1e-12, name
 
 
+def test_progress_says_how_many_parameters_are_slow():
+    seen = []
+    with pytest.warns(FallbackWarning):
+        diagonal_fisher(
+            Net(Shift(), _changing_its_input), BATCHES, on_progress=lambda fraction, text: seen.append(text)
+        )
+    assert seen[-1] == "16 examples, 1 of its parameters one at a time"
+
+
 def test_a_first_batch_of_one_example_does_not_hide_what_mixes_examples():
     model = Net(change=lambda net, x: net.middle(x - x.mean(0)))
     single = [{"x": BATCHES[0]["x"][:1]}, *BATCHES]
@@ -253,7 +283,7 @@ def test_a_wrong_rule_is_found_and_replaced(monkeypatch):
         return parts
 
     monkeypatch.setitem(HANDLERS, nn.Linear, wrong)
-    _assert_right(Net(), ["first.bias", "middle.bias", "head.bias"], "off those of autograd")
+    _assert_right(Net(), ["first.bias", "middle.bias", "head.bias"], "disagreed with those of autograd")
 
 
 def test_a_model_used_in_another_thread_meanwhile_is_not_recorded():
