@@ -2,7 +2,6 @@
 
 import atexit
 import os
-import re
 import shutil
 import tempfile
 
@@ -81,8 +80,7 @@ def pytest_terminal_summary(terminalreporter):
         for key, note in getattr(report, "user_properties", ()):
             if key == "one at a time":
                 family, parameter, why = note
-                # How far off it was differs from case to case.
-                notes.setdefault((family, re.sub(r"[\d.]+e[-+]\d+", "…", why)), {})[parameter] = None
+                notes.setdefault((family, why), {})[parameter] = None
     if notes:
         terminalreporter.section("computed one example at a time")
         for (family, why), parameters in sorted(notes.items()):

@@ -79,8 +79,7 @@ def columns_for(
     `empirical`: ∂ log p(y)/∂z with y = `targets`, the data's labels: (N,) classes, or (N, K) numbers.
     `likelihood` is `softmax`; `bernoulli`, K labels that may each be true; or `gaussian`, regression with variance 1.
     """
-    # MPS has no float64.
-    logits = (logits.detach().cpu() if logits.device.type == "mps" else logits.detach()).double()
+    logits = _double(logits)
     if likelihood == "softmax":
         return _softmax_columns(logits, labels, draws, targets)
     classes = logits.shape[1]
@@ -153,12 +152,17 @@ def causal_columns(
     # Example by example: T · K numbers in float64 are many.
     for index in range(len(logits)):
         places = counts[index].nonzero()[:, 0]
-        probabilities = logits[index, places].detach().double().softmax(1)
+        probabilities = _double(logits[index, places]).softmax(1)
         width = logits.shape[2] if labels == "rademacher" else 1
         uniform = torch.from_numpy(draws.generator(index).random((len(places), width))).to(probabilities)
-        targets = tokens[index, places + 1] if labels == "empirical" else None
-        columns[index, places] = _direction(probabilities, labels, uniform, targets).to(columns.dtype)
+        targets = tokens[index, places + 1].to(probabilities.device) if labels == "empirical" else None
+        columns[index, places] = _direction(probabilities, labels, uniform, targets).to(columns)
     return _one(columns)
+
+
+def _double(logits: Tensor) -> Tensor:
+    """On Apple's GPU, which has no float64, on the CPU."""
+    return (logits.detach().cpu() if logits.device.type == "mps" else logits.detach()).double()
 
 
 def _one(column: Tensor) -> Columns:
