@@ -76,8 +76,7 @@ def create_pool_picker(below_models: Callable[[], object]) -> tuple[PoolPicker, 
             list(LABELS),
             value=SETTINGS.labels,
             label="Labels",
-            info="auto: exact (all labels by the model's own probabilities) up to 16 classes, then rademacher (one random "
-            "direction per example); sampled: one label from the model; empirical: the data's labels, not the Fisher",
+            info="auto: exact up to 16 classes, rademacher beyond; empirical: the data's labels, not the Fisher",
         )
         examples = gr.Slider(*EXAMPLES, value=SETTINGS.examples, step=EXAMPLES[0], label="Fisher examples")
         seed = gr.Number(SETTINGS.seed, label="Seed", precision=0)

@@ -9,16 +9,34 @@ from torch import Tensor
 from merging.gradients.fused import add_fused_squares, can_fuse, uses_tensor_cores
 from merging.gradients.parts import Lookups, Part, Patches, Product, Whole
 
-# What is squared at a time, in numbers: with its total 1.5 MB in float32, which a processor's second cache holds; and
-# how many columns of it. Measured over blocks of 64 K to 1 M numbers on matrices of 768 × 768 to 3072 × 768.
-CHUNK = 196_608
+# What is squared at a time on a CPU, in numbers, and how many columns of it. With its total and the examples' factors it
+# stays in a processor's second cache (2 MB): measured over 64 K to 1 M numbers on BERT-base.
+BLOCK = 98_304
 WIDE = 768
+# The same for what is not a product, or a small one: 2.4 MB in float32.
+CHUNK = 589_824
+# On a GPU without the fused kernel: 50 MB.
+GPU_NUMBERS = 12_582_912
 # On a CPU smaller matrices go through one batched product, larger ones example by example (measured: the crossing
 # lies between 128 × 128 and 256 × 256).
 SMALL_MATRIX = 20_000
 
 
-def add_squares(total: Tensor, parts: Sequence[Part], *, examples: int) -> None:
+class Scratch:
+    """Memory that is written again and again: on a CPU new memory costs more than what is computed in it."""
+
+    def __init__(self):
+        self._kept: dict[object, Tensor] = {}
+
+    def like(self, total: Tensor, numbers: int) -> Tensor:
+        """So many numbers in the total's dtype and on its device, with anything in them."""
+        key = total.dtype, total.device
+        if key not in self._kept or self._kept[key].numel() < numbers:
+            self._kept[key] = total.new_empty(numbers)
+        return self._kept[key][:numbers]
+
+
+def add_squares(total: Tensor, parts: Sequence[Part], *, examples: int, scratch: Scratch) -> None:
     """Adds Σ_b (Σ_parts G_b)² to `total`, a parameter's accumulator.
 
     Whatever it needs is allocated before the first number is added, so that running out of memory changes nothing.
@@ -28,16 +46,16 @@ def add_squares(total: Tensor, parts: Sequence[Part], *, examples: int) -> None:
     if kinds == {Whole} and len(parts) == 1:
         _add_whole(total, parts[0], examples)
     elif kinds == {Patches} and len(parts) == 1:
-        _add_patches(matrix, parts[0], examples)
+        _add_patches(matrix, parts[0], examples, scratch)
     elif kinds == {Product} and (matrix.is_cuda or len(parts) == 1):
-        _add_product(matrix, _joined(parts))
+        _add_product(matrix, _joined(parts), scratch)
     elif kinds == {Lookups}:
         ids, gradients = ([getattr(part, name) for part in parts] for name in ("ids", "gradient"))
         keys, sums = Lookups(torch.cat(ids, 1), torch.cat(gradients, 1), parts[0].ignored).summed(len(matrix))
         matrix.index_put_((keys % len(matrix),), sums.to(total.dtype).square_(), accumulate=True)
     else:
         prepared = [part.prepared(matrix) for part in parts]
-        (_add_products if kinds == {Product} else _add_by_example)(matrix, prepared, examples)
+        (_add_products if kinds == {Product} else _add_by_example)(matrix, prepared, examples, scratch)
 
 
 def _joined(parts: Sequence[Product]) -> Product:
@@ -50,7 +68,7 @@ def _joined(parts: Sequence[Product]) -> Product:
     return Product(left, right, gradient, parts[0].scale)
 
 
-def _add_product(total: Tensor, part: Product) -> None:
+def _add_product(total: Tensor, part: Product, scratch: Scratch) -> None:
     if part.left.shape[1] == 1:
         part = part.cast(total.dtype)
         _add_single_tokens(total, part.left[:, 0], part.right[:, 0])
@@ -68,9 +86,9 @@ def _add_product(total: Tensor, part: Product) -> None:
         if single is not None:
             _add_single_tokens(total, *single)
         elif total.numel() <= SMALL_MATRIX:
-            _add_by_block(total, part.left, part.right)
+            _add_by_block(total, part.left, part.right, scratch)
         else:
-            _add_products(total, [part], len(part.left))
+            _add_products(total, [part], len(part.left), scratch)
 
 
 def _is_fused(part: Product) -> bool:
@@ -82,10 +100,10 @@ def _is_fused(part: Product) -> bool:
     return part.left.shape[2] % 8 == 0 and part.right.shape[2] % 8 == 0
 
 
-def _add_products(total: Tensor, parts: Sequence[Product], examples: int) -> None:
+def _add_products(total: Tensor, parts: Sequence[Product], examples: int, scratch: Scratch) -> None:
     """On a CPU: a block of a product that stays in the cache, squared there. All views are made before the loop."""
     high, wide = _block(total)
-    buffer = total.new_empty(high * wide)
+    buffer = scratch.like(total, high * wide)
     factors = [each for part in parts for each in part.factors(high, wide)]
     by_example: list[list] = [[] for _ in range(examples)]
     for example, lefts, rights in factors:
@@ -106,14 +124,14 @@ def _add_products(total: Tensor, parts: Sequence[Product], examples: int) -> Non
 def _block(total: Tensor) -> tuple[int, int]:
     rows, columns = total.shape
     wide = min(columns, WIDE)
-    return min(rows, max(1, CHUNK // wide)), wide
+    return min(rows, max(1, BLOCK // wide)), wide
 
 
-def _add_by_example(total: Tensor, parts: Sequence, examples: int) -> None:
+def _add_by_example(total: Tensor, parts: Sequence, examples: int, scratch: Scratch) -> None:
     """On a CPU, sums of different kinds of parts: a tied embedding and head."""
     rows, columns = total.shape
     high, wide = _block(total)
-    buffer = total.new_empty(high * wide)
+    buffer = scratch.like(total, high * wide)
     for top, left in itertools.product(range(0, rows, high), range(0, columns, wide)):
         block = slice(top, min(top + high, rows)), slice(left, min(left + wide, columns))
         squares = total[block]
@@ -124,10 +142,10 @@ def _add_by_example(total: Tensor, parts: Sequence, examples: int) -> None:
             squares.addcmul_(out, out)
 
 
-def _add_by_block(total: Tensor, left: Tensor, right: Tensor) -> None:
+def _add_by_block(total: Tensor, left: Tensor, right: Tensor, scratch: Scratch) -> None:
     """On a CPU, small matrices: a few examples at a time."""
     count = min(len(left), max(1, CHUNK // total.numel()))
-    buffer = total.new_empty(count, *total.shape)
+    buffer = scratch.like(total, count * total.numel()).view(count, *total.shape)
     sums = torch.empty_like(total)
     for start in range(0, len(left), count):
         out = buffer[: len(left[start : start + count])]
@@ -136,7 +154,7 @@ def _add_by_block(total: Tensor, left: Tensor, right: Tensor) -> None:
         total.add_(sums)
 
 
-def _add_by_rows(total: Tensor, left: Tensor, right: Tensor, *, numbers: int = 64 * CHUNK) -> None:
+def _add_by_rows(total: Tensor, left: Tensor, right: Tensor, *, numbers: int = GPU_NUMBERS) -> None:
     """On a GPU without the fused kernel: all examples of some rows, then one pass that reads them once."""
     examples, columns = len(left), total.shape[1]
     step = min(len(total), max(1, numbers // (examples * columns)))
@@ -159,7 +177,7 @@ def _add_whole(total: Tensor, part: Whole, examples: int) -> None:
     total.add_(squares)
 
 
-def _add_patches(total: Tensor, part: Patches, examples: int) -> None:
+def _add_patches(total: Tensor, part: Patches, examples: int, scratch: Scratch) -> None:
     squares = torch.zeros_like(total)
     places, columns = part.gradient[0, 0].numel(), total.shape[1] * part.groups
     count = max(1, CHUNK // (places * columns))
@@ -167,7 +185,7 @@ def _add_patches(total: Tensor, part: Patches, examples: int) -> None:
         gradient, seen = part.factors(start, min(start + count, examples), total.dtype)
         if part.groups == 1:
             left, right = gradient[:, 0].transpose(1, 2), seen[:, 0].transpose(1, 2)
-            _add_product(squares, Product(left, right, left))
+            _add_product(squares, Product(left, right, left), scratch)
         else:
             squares.add_(torch.matmul(gradient, seen.transpose(2, 3)).square_().sum(0).view_as(total))
     total.add_(squares)

@@ -14,7 +14,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from merging.gradients.accumulation import add_squares
+from merging.gradients.accumulation import Scratch, add_squares
 from merging.gradients.layers import Call, parts_of
 from merging.gradients.memory import Kept, is_out_of_memory
 from merging.gradients.parts import Part
@@ -44,6 +44,7 @@ class Recording:
         self.column = 0
         self.scale: Tensor | None = None
         self.layouts = layouts
+        self.scratch = Scratch()
         self.done: set[tuple[str, int]] = set()
         self.seen: set[str] = set()
         self._uses: dict[str, int] = {}
@@ -182,7 +183,7 @@ class Recording:
         parts = self._waiting.pop(name)
         if self._is_wanted(name):
             with self._giving_up([name]):
-                add_squares(self.totals[name], parts, examples=self.examples)
+                add_squares(self.totals[name], parts, examples=self.examples, scratch=self.scratch)
                 self.done.add((name, self.column))
 
     @contextmanager

@@ -106,11 +106,11 @@ def test_running_out_of_memory_loses_and_doubles_nothing(name, after, problem, m
     expected = _sums(model, [batch])
     add_squares, calls = accumulation.add_squares, []
 
-    def scarce(total, parts, *, examples):
+    def scarce(total, parts, *, examples, scratch):
         calls.append(examples)
         if examples > 2 and calls.count(examples) == after:
             raise problem
-        add_squares(total, parts, examples=examples)
+        add_squares(total, parts, examples=examples, scratch=scratch)
 
     with SquaredGradients(model) as found:
         list(found.parts(batch))
