@@ -62,9 +62,8 @@ def _joined(parts: Sequence[Product]) -> Product:
     """A sum of products is one product over more tokens."""
     if len(parts) == 1:
         return parts[0]
-    left, right, gradient = (
-        torch.cat([getattr(part, name) for part in parts], 1) for name in ("left", "right", "gradient")
-    )
+    left, right = (torch.cat([getattr(part, name) for part in parts], 1) for name in ("left", "right"))
+    gradient = left if parts[0].gradient is parts[0].left else right
     return Product(left, right, gradient, parts[0].scale)
 
 
@@ -104,10 +103,10 @@ def _add_products(total: Tensor, parts: Sequence[Product], examples: int, scratc
     """On a CPU: a block of a product that stays in the cache, squared there. All views are made before the loop."""
     high, wide = _block(total)
     buffer = scratch.like(total, high * wide)
-    factors = [each for part in parts for each in part.factors(high, wide)]
     by_example: list[list] = [[] for _ in range(examples)]
-    for example, lefts, rights in factors:
-        by_example[example].append((lefts, rights))
+    for part in parts:
+        for example, lefts, rights in part.factors(high, wide):
+            by_example[example].append((lefts, rights))
     for i, strip in enumerate(total.split(high)):
         for j, squares in enumerate(strip.split(wide, 1)):
             out = buffer[: squares.numel()].view(squares.shape)

@@ -16,18 +16,9 @@ from merging.gradients.per_example import add_by_loop, batch_length, numbers_eac
 from merging.gradients.readiness import frozen, original
 from merging.gradients.recording import Recording
 
-STATE = (
-    "labels",
-    "seed",
-    "place",
-    "fallbacks",
-    "_checked",
-    "_unseen",
-    "_layouts",
-    "_bytes_each",
-    "_budget_bytes",
-    "_most",
-)
+STATE = ("labels", "seed", "place", "fallbacks", "_checked", "_unseen", "_layouts")
+# With STATE, what decides the size of a batch.
+SIZES = ("_bytes_each", "_budget_bytes", "_most")
 
 
 class FallbackWarning(UserWarning):
@@ -114,7 +105,7 @@ class SquaredGradients:
 
     def about(self) -> dict[str, object]:
         """Whatever, besides `sums` and `examples`, an estimate needs to go on as if it had never stopped."""
-        return {name.lstrip("_"): getattr(self, name) for name in STATE}
+        return {name.lstrip("_"): getattr(self, name) for name in STATE + SIZES}
 
     def resume(self, sums: Mapping[str, Tensor], examples: int, about: Mapping[str, object]) -> None:
         """Goes on, before it is entered, from another's `sums`, `examples` and `about`."""
@@ -138,10 +129,7 @@ class SquaredGradients:
             if not is_out_of_memory(problem):
                 raise
             if len(places) == 1:
-                raise FisherError(
-                    "The Fisher cannot be estimated: expected memory for one example and its gradients, got none left "
-                    f"on {self.device.type}. Use shorter inputs, another device, or a smaller checkpoint."
-                ) from problem
+                raise self._no_memory() from problem
         # What the pass had finished is in `done`: the halves leave it out.
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -176,7 +164,19 @@ class SquaredGradients:
             return self._columns(output, example, target, places[index : index + 1])
 
         totals = {name: self.sums[name] for name in self.fallbacks}
-        add_by_loop(self.model, inputs, columns_of, totals, lambda name, c: (name, c) not in done)
+        try:
+            add_by_loop(self.model, inputs, columns_of, totals, lambda name, c: (name, c) not in done)
+        except Exception as problem:
+            if not is_out_of_memory(problem):
+                raise
+            # It takes one example at a time: halves would need as much, and count the first examples twice.
+            raise self._no_memory() from problem
+
+    def _no_memory(self) -> FisherError:
+        return FisherError(
+            "The Fisher cannot be estimated: expected memory for one example and its gradients, got none left "
+            f"on {self.device.type}. Use shorter inputs, another device, or a smaller checkpoint."
+        )
 
     def _columns(self, output: object, inputs: dict, targets: Tensor | None, places: range) -> tuple[Tensor, Columns]:
         logits = logits_of(output)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from merging.errors import FisherError
-from merging.gradients import HANDLERS, SquaredGradients, accumulation, parts, squares
+from merging.gradients import HANDLERS, FallbackWarning, SquaredGradients, accumulation, parts, squares
 from merging.gradients.memory import Kept, is_out_of_memory
 from tests import cases
 from tests.references import slow_fisher
@@ -151,6 +151,40 @@ def test_no_memory_for_one_example_is_an_error_that_says_so():
         model.ready = False
         with pytest.raises(FisherError, match="expected memory for one example and its gradients"):
             found.add(batch)
+    assert found.examples == 4
+
+
+def test_no_memory_in_the_loop_counts_no_example_twice():
+    """The loop has added some examples by then, and halving the batch would add them again."""
+
+    class Scarce(cases.Classifier):
+        calls = None
+
+        def forward(self, x):
+            if self.calls is not None:
+                self.calls.append(len(x))
+                if self.calls == [4, 1, 1, 1]:
+                    raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().forward(x)
+
+    class Borrowing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lender = nn.Linear(5, 3)
+
+        def forward(self, x):
+            return nn.functional.linear(x, self.lender.weight)
+
+    model = Scarce(head=nn.Sequential(nn.Linear(5, 5), Borrowing()))
+    (batch,) = cases.batches_for("softmax-3", 4, examples=4)
+    with SquaredGradients(model) as found:
+        with pytest.warns(FallbackWarning):
+            found.add(batch)
+        assert "head.1.lender.weight" in found.fallbacks
+        model.calls = []
+        with pytest.raises(FisherError, match="expected memory for one example"):
+            found.add(batch)
+    assert model.calls == [4, 1, 1, 1]
     assert found.examples == 4
 
 
