@@ -12,13 +12,12 @@ import yaml
 
 from merging.checkpoints import Checkpoint
 from merging.columns import guess_columns, label_indices
+from merging.encoding import MAX_TOKENS, encoded
 from merging.errors import TaskError, quoted, require_choice
 from merging.references import nearest_folder, zoo_entry
 
 SPLITS = ("fisher", "validation", "test")
 FORMATS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv"}
-# Matena & Raffel used 128 tokens.
-MAX_TOKENS = 128
 VALIDATION_SHARE = 0.2
 
 
@@ -94,19 +93,10 @@ class Task:
         rows = self.rows(split, examples=examples, seed=seed)
         inputs, label = guess_columns(rows, self.inputs, self.label, reference=self.reference)
         labels = label_indices(rows, label, self.labels, checkpoint, reference=self.reference)
-        processor = checkpoint.processor()
         columns = [rows[column][:] for column in inputs]
-        prepare = _prepare_images if checkpoint.architecture.endswith("ForImageClassification") else _prepare_texts
-        if by_length and prepare is _prepare_texts:
-            order = _longest_first(columns, processor)
-            columns, labels = [[column[row] for row in order] for column in columns], [labels[row] for row in order]
-        batches = []
-        for start in range(0, len(labels), batch_size):
-            chunk = [column[start : start + batch_size] for column in columns]
-            batch = prepare(chunk, processor, checkpoint, self.reference)
-            batch["labels"] = torch.tensor(labels[start : start + batch_size])
-            batches.append(batch)
-        return batches
+        return encoded(
+            columns, labels, checkpoint, batch_size=batch_size, by_length=by_length, reference=self.reference
+        )
 
 
 def open_task(reference: str | Mapping[str, object], *, name: str | None = None) -> Task:
@@ -219,32 +209,3 @@ def _load_hub(task: Task, split: str):
     if not is_cut:
         return rows
     return rows.train_test_split(test_size=VALIDATION_SHARE, seed=0)["train" if split == "fisher" else "test"]
-
-
-def _prepare_images(columns: list[list], processor, checkpoint: Checkpoint, reference: str) -> dict[str, torch.Tensor]:
-    if len(columns) != 1 or not hasattr(columns[0][0], "convert"):
-        raise TaskError(
-            f'Task "{reference}" does not fit "{checkpoint.reference}": expected one column of images, '
-            f"got {type(columns[0][0]).__name__}. Pick a task with images, or a text checkpoint."
-        )
-    mode = "L" if checkpoint.config.get("num_channels") == 1 else "RGB"
-    return dict(processor(images=[image.convert(mode) for image in columns[0]], return_tensors="pt"))
-
-
-def _longest_first(columns: list[list], processor) -> list[int]:
-    tokens = processor(*columns, truncation=True, max_length=_most_tokens(processor))["input_ids"]
-    return sorted(range(len(tokens)), key=lambda row: -len(tokens[row]))
-
-
-def _most_tokens(processor) -> int:
-    return min(MAX_TOKENS, processor.model_max_length)
-
-
-def _prepare_texts(columns: list[list], processor, checkpoint: Checkpoint, reference: str) -> dict[str, torch.Tensor]:
-    if not all(isinstance(value, str) for column in columns for value in column):
-        raise TaskError(
-            f'Task "{reference}" does not fit "{checkpoint.reference}": expected text in every row, '
-            "got something else. Pick a task with text, or an image checkpoint."
-        )
-    cut = {"truncation": True, "max_length": _most_tokens(processor)}
-    return dict(processor(*columns, padding=True, return_tensors="pt", **cut))

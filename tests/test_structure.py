@@ -23,6 +23,7 @@ LEVELS = {
     "cache": 2,
     "checkpoints": 2,
     "columns": 2.3,  # of a task's dataset, as its checkpoint needs them
+    "encoding": 2.3,  # of a task's rows, by its checkpoint's processor
     "tasks": 2.4,
     "pools": 2.5,
     "fisher": 3,

@@ -19,6 +19,7 @@ from merging.gradients.layers import Call, parts_of
 from merging.gradients.memory import Kept, is_out_of_memory
 from merging.gradients.parts import Part
 from merging.gradients.per_example import batch_length, numbers_each, refusing_in_words
+from merging.gradients.quiet import leaving_out_quiet_tokens
 
 
 class Recording:
@@ -111,6 +112,7 @@ class Recording:
             return None
         if all(name in self.by_loop for name in names):
             return None
+        output = leaving_out_quiet_tokens(module, args, output)
         # Positions and segments are often looked up once for all examples: their gradients would arrive summed.
         is_shared = output.shape[0] != self.examples and output.shape[0] == 1
         # A leaf that requires gradients is the work of a hook for gradient checkpointing.

@@ -209,8 +209,9 @@ def _batch(model: nn.Module, options: argparse.Namespace, classes: int) -> tuple
     # Like words: the r-th most frequent id has frequency 1/r, so that ids repeat inside an example.
     frequencies = 1 / torch.arange(1, model.config.vocab_size, dtype=torch.float64)
     ids = 1 + torch.multinomial(frequencies, count * tokens, replacement=True, generator=generator).view(count, tokens)
-    lengths = torch.randint(tokens // 2 if options.padding else tokens, tokens + 1, (count, 1), generator=generator)
-    mask = torch.arange(tokens) < lengths
+    # Evenly spread, so that one draw is neither nearly full nor nearly empty by luck.
+    lengths = torch.linspace(tokens // 2 if options.padding else tokens, tokens, count).round()
+    mask = torch.arange(tokens) < lengths[torch.randperm(count, generator=generator), None]
     return {"input_ids": (ids * mask).to(model.device), "attention_mask": mask.long().to(model.device)}, targets
 
 
