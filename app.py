@@ -16,7 +16,8 @@ from components.export_panel import create_export_panel
 from components.heatmaps import create_heatmaps
 from components.job_panel import begin, create_job_panel, first_recipe
 from components.merge_settings import create_merge_settings
-from components.pool_picker import DEFAULT_POOL, create_pool_picker, preset_models
+from components.pool_picker import DEFAULT_POOL, create_pool_picker, is_hosted, preset_models
+from components.push_panel import create_push_panel
 from components.score_charts import DESKTOP_PX, create_score_charts
 from components.style import CSS, FORMULA, HEAD
 from components.theme import theme
@@ -42,8 +43,10 @@ def build_app() -> gr.Blocks:
                 maps = create_heatmaps()
             with gr.Tab("Export", id="export") as export_tab:
                 exports = create_export_panel()
+                pushing = create_push_panel()
         parts = events.Parts(
-            page, sidebar, width_px, picker, job, weights, charts, settings, inspect_tab, maps, export_tab, exports
+            *(page, sidebar, width_px, picker, job, weights, charts, settings),
+            *(inspect_tab, maps, export_tab, exports, pushing),
         )
         events.wire(parts)
     return page
@@ -61,7 +64,8 @@ def main() -> None:
         run_history=False,
         footer_links=["api"],
         allowed_paths=[],
-        max_file_size="5mb",
+        # Recipes are small; on one's own machine data are uploaded, too.
+        max_file_size="5mb" if is_hosted() else "2gb",
         state_session_capacity=200,
         ssr_mode=False,
     )

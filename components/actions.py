@@ -5,11 +5,12 @@ import time
 import gradio as gr
 
 from components import job_panel
+from components.add_model import OWN
 from components.export_panel import described, opened_recipe
 from components.figures import NARROW_PX
 from components.form import ROWS, Form, recipe_of
 from components.jobs import REGISTRY
-from components.pool_picker import chosen_pool, chosen_preset, is_hosted, model_choices
+from components.pool_picker import chosen_pool, chosen_preset, is_hosted, model_choices, pool_choices
 from components.score_charts import NOT_PREPARED, shown
 from components.store import STORE
 from components.tables import notice
@@ -57,19 +58,21 @@ def undone(history: list) -> list[object]:
 
 
 def pool_chosen(name: str) -> list[object]:
-    """Another pool: notice, sliders, presets, description, models, heads, tasks, base."""
+    """Another pool: notice, sliders, presets, description, models, heads, tasks, base, whether one adds models."""
     try:
-        if is_hosted() and not str(name).isidentifier():
-            raise PoolError(f'There is no pool "{name}": expected an embedded one. Pick one from the list.')
+        if is_hosted() and name not in {value for _, value in pool_choices()}:
+            raise PoolError(f'There is no pool "{name}": expected one of the list. Pick one from it.')
         changes = chosen_pool(name)
     except MergingError as problem:
-        return [notice(str(problem), "error"), *[gr.skip()] * (ROWS + 6)]
-    return ["", *rows_for(changes[2]["value"]), *changes]
+        return [notice(str(problem), "error"), *[gr.skip()] * (ROWS + 7)]
+    return ["", *rows_for(changes[2]["value"]), *changes, gr.update(open=name == OWN)]
 
 
 def preset_chosen(pool: str, preset: str) -> list[object]:
     """Another preset: notice, sliders, models, heads, tasks."""
     try:
+        if pool == OWN or preset is None:
+            return ["", *[gr.skip()] * (ROWS + 3)]
         changes = chosen_preset(open_pool(pool), preset)
     except MergingError as problem:
         return [notice(str(problem), "error"), *[gr.skip()] * (ROWS + 3)]
@@ -117,7 +120,7 @@ def found_weights(job_id: str) -> list[object]:
 def recipe_opened(path: str, pool: str) -> list[object]:
     """A recipe's file becomes the page's settings: notice, then every widget of the form."""
     try:
-        values = opened_recipe(path, model_choices(open_pool(pool)))
+        values = opened_recipe(path, [] if pool == OWN else model_choices(open_pool(pool)))
     except MergingError as problem:
         return [notice(str(problem), "error"), *[gr.skip()] * (len(Form.__dataclass_fields__) - 1 + ROWS)]
     return [notice("The recipe is open; its Fishers are being estimated or taken from the cache.", "good"), *values]

@@ -4,16 +4,19 @@ from dataclasses import dataclass
 
 import gradio as gr
 
-from components import actions, job_panel
+from components import actions, add_model, job_panel
+from components.checks import checked
 from components.export_panel import ExportPanel, described, exported, saved_recipe
 from components.heatmaps import Heatmaps, inspected
 from components.job_panel import JobPanel
 from components.merge_settings import MergeSettings
 from components.pool_picker import PoolPicker
+from components.push_panel import PushPanel, pushed
 from components.score_charts import ScoreCharts, shown
 from components.weight_sliders import WeightSliders, rows_for
 
 LIVE = {"concurrency_id": "device", "concurrency_limit": 2, "show_progress": "minimal"}
+SLOW = {"concurrency_limit": 4, "show_progress": "minimal"}
 WATCH = {"concurrency_limit": None, "show_progress": "hidden", "queue": True}
 WIDTH_JS = "(width, ...others) => [window.innerWidth, ...others]"
 CLICK_JS = "() => setTimeout(() => document.querySelector('#{0} a, a#{0}, #{0}')?.click(), 150)"
@@ -35,6 +38,7 @@ class Parts:
     maps: Heatmaps
     export_tab: gr.Tab
     exports: ExportPanel
+    pushing: PushPanel
 
     def form(self) -> list[gr.components.Component]:
         """The widgets that a recipe is read from, in the order of `Form`."""
@@ -58,6 +62,7 @@ def wire(parts: Parts) -> None:
     history = gr.State([])
     _wire_merge(parts, history)
     _wire_setup(parts)
+    _wire_own(parts)
     _wire_job(parts, history)
     _wire_weights(parts, history)
     _wire_inspect_and_export(parts)
@@ -108,7 +113,7 @@ def _wire_setup(parts: Parts) -> None:
     pool_event = picker.pool.input(
         actions.pool_chosen,
         picker.pool,
-        [*after, picker.preset, picker.about, *model_outputs, picker.base],
+        [*after, picker.preset, picker.about, *model_outputs, picker.base, picker.own.panel],
         api_name="choose_pool",
     )
     preset_event = picker.preset.input(
@@ -121,6 +126,33 @@ def _wire_setup(parts: Parts) -> None:
         )
     picker.models.input(rows_for, picker.models, parts.weights.sliders, api_name="choose_models").then(
         shown, **picture, api_name="show_models", **LIVE
+    )
+
+
+def _wire_own(parts: Parts) -> None:
+    picker, own = parts.picker, parts.picker.own
+    picker.models.change(
+        checked, parts.form(), picker.checks, api_name="check_models", trigger_mode="always_last", **SLOW
+    )
+    look = {"fn": add_model.looked, "inputs": own.asked(), "outputs": own.found(), **SLOW}
+    own.look.click(**look, api_name="look_at_task")
+    own.task.submit(**look, api_name="submit_task")
+    own.upload.upload(add_model.uploaded, own.upload, own.task, api_name="upload_data", **WATCH).then(
+        **look, api_name="look_at_upload"
+    )
+    own.suggest.click(
+        add_model.suggested,
+        [own.checkpoint, own.found_task, own.inputs, own.label],
+        [own.summary, own.alignment],
+        api_name="suggest_label_order",
+        **SLOW,
+    )
+    own.add.click(
+        add_model.added,
+        [picker.pool, picker.models, *own.corrected()],
+        [own.summary, picker.models, *parts.weights.sliders],
+        api_name="add_model",
+        **WATCH,
     )
 
 
@@ -169,6 +201,14 @@ def _wire_inspect_and_export(parts: Parts) -> None:
     exports.save_recipe.click(
         saved_recipe, form, [exports.notice, exports.recipe_file], api_name="download_recipe", **WATCH
     ).success(None, js=CLICK_JS.format("recipe-file"))
+    pushing = parts.pushing
+    pushing.button.click(
+        pushed,
+        [*pushing.asked(), *form],
+        [pushing.notice, pushing.token],
+        api_name="push_to_hub",
+        **SLOW,
+    )
     exports.upload.upload(
         actions.recipe_opened,
         [exports.upload, parts.picker.pool],

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import gradio as gr
 
-from components.form import ROWS, Form, model_name, model_value, recipe_of, require_embedded
+from components.form import ROWS, Form, model_name, model_value, recipe_of, require_embedded, task_of, task_value
 from components.pool_picker import EXAMPLES, is_hosted
 from components.score_charts import NOT_PREPARED
 from components.store import live_result
@@ -108,11 +108,11 @@ def opened_recipe(path: str, known_models: list[tuple[str, str]]) -> list[object
     for row, moved in zip(rows, set_to(recipe.weights), strict=True):
         if "value" in row:
             row["value"] = moved["value"]
-    tasks = list(recipe.evaluation.tasks)
+    tasks = [task_value(task) for task in recipe.evaluation.tasks]
     return [
         gr.update(choices=choices, value=models),
         recipe.heads,
-        gr.update(choices=[(task.split("/")[-1], task) for task in tasks], value=tasks) if tasks else [],
+        gr.update(choices=[(_task_name(task), task) for task in tasks], value=tasks) if tasks else [],
         settings.labels,
         settings.examples,
         settings.seed,
@@ -124,6 +124,11 @@ def opened_recipe(path: str, known_models: list[tuple[str, str]]) -> list[object
         recipe.base or "",
         *rows,
     ]
+
+
+def _task_name(value: str) -> str:
+    task = task_of(value)
+    return task.split("/")[-1] if isinstance(task, str) else str(task.get("name") or task.get("dataset") or "task")
 
 
 def _require_shown(recipe: Recipe) -> None:

@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from merging.errors import RecipeError
 from merging.pools import Pool
@@ -51,8 +52,7 @@ def recipe_of(form: Form, *, hosted: bool) -> Recipe:
     entries = []
     for value, weight in zip(chosen, form.weights, strict=False):
         checkpoint, _, task = str(value).partition(WITH_TASK)
-        task = json.loads(task) if task.startswith("{") else task or checkpoint
-        entries.append(ModelEntry(checkpoint, task, _number("λ", weight)))
+        entries.append(ModelEntry(checkpoint, task_of(task or checkpoint), _number("λ", weight)))
     recipe = Recipe(
         models=tuple(entries),
         fisher=FisherSettings(
@@ -63,7 +63,7 @@ def recipe_of(form: Form, *, hosted: bool) -> Recipe:
             normalise=form.normalise,
             zero_rule=form.zero_rule,
         ),
-        evaluation=EvaluationSettings(split=form.split, tasks=tuple(form.tasks or ())),
+        evaluation=EvaluationSettings(split=form.split, tasks=tuple(task_of(task) for task in form.tasks or ())),
         heads=form.heads,
         device=form.device,
         base=form.base or None,
@@ -84,9 +84,35 @@ def require_embedded(recipe: Recipe) -> None:
             )
 
 
+def needs_download(recipe: Recipe) -> bool:
+    """Whether a checkpoint or a dataset of the recipe lies on the Hub: nothing that one does not ask for is downloaded."""
+    named = [*[entry.checkpoint for entry in recipe.models], *([recipe.base] if recipe.base else [])]
+    if any(not name.startswith("zoo:") and not Path(name).expanduser().is_dir() for name in named):
+        return True
+    tasks = [*[entry.task for entry in recipe.models], *recipe.evaluation.tasks]
+    return any(isinstance(task, Mapping) and "dataset" in task for task in tasks)
+
+
 def model_value(checkpoint: str, task: str | Mapping[str, object]) -> str:
     """What the list of models holds for a checkpoint and a task."""
-    return f"{checkpoint}{WITH_TASK}{task if isinstance(task, str) else json.dumps(dict(task))}"
+    return f"{checkpoint}{WITH_TASK}{task_value(task)}"
+
+
+def task_value(task: str | Mapping[str, object]) -> str:
+    """What lists hold for a task: its reference, or its fields as JSON."""
+    return task if isinstance(task, str) else json.dumps(dict(task))
+
+
+def task_of(value: str) -> str | Mapping[str, object]:
+    """A task as a recipe names it, from what a list holds. Raises: RecipeError."""
+    if not value.startswith("{"):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError as problem:
+        raise RecipeError(
+            f"The task cannot be read: expected its fields as JSON, got {value!r:.80} ({problem}). Pick it again."
+        ) from problem
 
 
 def model_choices(pool: Pool) -> list[tuple[str, str]]:

@@ -7,7 +7,7 @@ from html import escape
 import gradio as gr
 
 from components.first_picture import keep
-from components.form import Form, recipe_of
+from components.form import Form, needs_download, recipe_of
 from components.jobs import REGISTRY, Job
 from components.pool_picker import DEFAULT_POOL, is_hosted
 from components.store import STORE, preparation_key
@@ -18,6 +18,7 @@ from merging.pools import open_pool
 from merging.recipe import Recipe, preset_recipe
 
 POLL_S = 0.4
+ON_THE_HUB = "This choice lies on the Hugging Face Hub: “Estimate Fisher” downloads it; the check says what that takes."
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def started(*values: object) -> list[object]:
 
 
 def ensured(*values: object) -> list[object]:
-    """Starts the estimation of what the page shows, unless it is there."""
+    """Starts the estimation of what the page shows, unless it is there, or would have to be downloaded unasked."""
     return _start(values, again=False)
 
 
@@ -88,10 +89,15 @@ def stopped(job_id: str) -> list[object]:
 
 
 def _start(values: Sequence[object], *, again: bool) -> list[object]:
+    form = Form.of(*values)
+    if not form.models and not again:
+        return watched(None)
     try:
-        recipe = recipe_of(Form.of(*values), hosted=is_hosted())
+        recipe = recipe_of(form, hosted=is_hosted())
     except MergingError as problem:
         return [gr.skip(), gr.skip(), notice(str(problem), "error"), *[gr.skip()] * 3]
+    if not again and STORE.get(recipe) is None and needs_download(recipe):
+        return [*watched(None)[:2], notice(ON_THE_HUB), *watched(None)[3:]]
     return watched(begin(recipe) if again or STORE.get(recipe) is None else None)
 
 

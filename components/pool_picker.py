@@ -7,10 +7,11 @@ from html import escape
 
 import gradio as gr
 
-from components.form import ROWS, model_choices, model_name
+from components.add_model import OWN, AddModel, create_add_model
+from components.form import ROWS, model_choices, task_value
 from merging.devices import available_devices
 from merging.gradients import LABELS
-from merging.pools import Pool, open_pool
+from merging.pools import Pool, hub_names, open_pool
 from merging.recipe import FisherSettings
 from merging.zoo import names as zoo_names
 
@@ -28,6 +29,8 @@ class PoolPicker:
     preset: gr.Dropdown
     about: gr.HTML
     models: gr.Dropdown
+    checks: gr.HTML
+    own: AddModel
     heads: gr.Radio
     tasks: gr.Dropdown
     labels: gr.Radio
@@ -50,17 +53,25 @@ def create_pool_picker(below_models: Callable[[], object]) -> tuple[PoolPicker, 
     pool = open_pool(DEFAULT_POOL)
     first = pool.presets[0]
     pool_list = gr.Dropdown(
-        zoo_names(),
+        pool_choices(),
         value=DEFAULT_POOL,
         label="Pool",
-        info=None if is_hosted() else "an embedded pool, or a folder with a pool.yaml",
+        info=None if is_hosted() else "embedded, on the Hub, or a folder with a pool.yaml",
         allow_custom_value=not is_hosted(),
     )
     preset = gr.Dropdown(preset_choices(pool), value=first.name, label="Preset")
     about = gr.HTML(escape(pool.description), elem_classes="studio-about")
+    # Custom values: an event on its way when the list changes still names the old models, which Gradio would refuse.
     models = gr.Dropdown(
-        model_choices(pool), value=preset_models(pool, first.name), label="Models", multiselect=True, max_choices=ROWS
+        model_choices(pool),
+        value=preset_models(pool, first.name),
+        label="Models",
+        multiselect=True,
+        max_choices=ROWS,
+        allow_custom_value=True,
     )
+    checks = gr.HTML(elem_id="checks")
+    own = create_add_model(visible=not is_hosted())
     below = below_models()
     heads = gr.Radio(
         [("keep per task", "keep"), ("merge too", "merge")],
@@ -69,7 +80,11 @@ def create_pool_picker(below_models: Callable[[], object]) -> tuple[PoolPicker, 
         info="merging them needs equal label sets",
     )
     tasks = gr.Dropdown(
-        task_choices(pool), value=preset_tasks(pool, first.name), label="Also evaluate on", multiselect=True
+        task_choices(pool),
+        value=preset_tasks(pool, first.name),
+        label="Also evaluate on",
+        multiselect=True,
+        allow_custom_value=True,
     )
     with gr.Accordion("Fisher estimation", open=False):
         labels = gr.Radio(
@@ -82,7 +97,15 @@ def create_pool_picker(below_models: Callable[[], object]) -> tuple[PoolPicker, 
         seed = gr.Number(SETTINGS.seed, label="Seed", precision=0)
         base = gr.Textbox(pool.base or "", label="Base checkpoint", info="used by the zero rule “base”", max_lines=1)
     device = gr.Dropdown(["auto", *available_devices()], value="auto", label="Device")
-    return PoolPicker(pool_list, preset, about, models, heads, tasks, labels, examples, seed, device, base), below
+    return PoolPicker(
+        pool_list, preset, about, models, checks, own, heads, tasks, labels, examples, seed, device, base
+    ), below
+
+
+def pool_choices() -> list[tuple[str, str]]:
+    """What the list of pools shows and holds: the embedded ones; on one's own machine also those of the Hub, and none."""
+    embedded = [(name, name) for name in zoo_names()]
+    return embedded if is_hosted() else [*embedded, *[(f"{name} (Hub)", name) for name in hub_names()], (OWN, OWN)]
 
 
 def preset_choices(pool: Pool) -> list[tuple[str, str]]:
@@ -92,20 +115,19 @@ def preset_choices(pool: Pool) -> list[tuple[str, str]]:
 
 def preset_models(pool: Pool, name: str) -> list[str]:
     """A preset's models, as the list of models holds them."""
-    wanted = pool.preset(name).models
-    by_name = {model_name(value): value for _, value in model_choices(pool)}
-    return [by_name[model] for model in wanted]
+    by_name = {model.name: value for model, (_, value) in zip(pool.models, model_choices(pool), strict=True)}
+    return [by_name[model] for model in pool.preset(name).models]
 
 
 def preset_tasks(pool: Pool, name: str) -> list[str]:
     """A preset's tasks beside its models' own, as recipes name them."""
-    return [pool.task_reference(task) for task in pool.preset(name).evaluate]
+    return [task_value(pool.task_reference(task)) for task in pool.preset(name).evaluate]
 
 
 def task_choices(pool: Pool) -> list[tuple[str, str]]:
     """Every task of a pool that one of its presets evaluates beside the models' own."""
     named = sorted({task for preset in pool.presets for task in preset.evaluate})
-    return [(task, pool.task_reference(task)) for task in named]
+    return [(task, task_value(pool.task_reference(task))) for task in named]
 
 
 def chosen_pool(name: str) -> list[object]:
@@ -113,6 +135,10 @@ def chosen_pool(name: str) -> list[object]:
 
     Raises: PoolError.
     """
+    if name == OWN:
+        nothing = gr.update(choices=[], value=[])
+        told = "Add two or more models below: Hub ids or folders, each with its dataset."
+        return [gr.update(choices=[], value=None), told, nothing, "keep", nothing, ""]
     pool = open_pool(name)
     first = pool.presets[0].name if pool.presets else None
     return [

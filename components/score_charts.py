@@ -16,6 +16,7 @@ from merging.errors import MergingError
 from merging.recipe import Recipe
 
 NOT_PREPARED = "The Fishers of this choice are not there yet: press “Estimate Fisher” in the sidebar."
+NOTHING = "No models yet: add two or more in the sidebar."
 DESKTOP_PX = 1200
 ESTIMATING = "The Fishers of this choice are being estimated; the sidebar says how far it is."
 
@@ -49,8 +50,10 @@ def shown(width_px: float, *values: object) -> list[object]:
 
     Where something is wrong the notice says so and the last good picture stays.
     """
+    form = Form.of(*values)
+    if not form.models:
+        return [notice(NOTHING), "", empty_score_figure(), "", ""]
     try:
-        form = Form.of(*values)
         recipe = recipe_of(form, hosted=is_hosted())
         result = live_result(recipe)
     except MergingError as problem:

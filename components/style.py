@@ -40,6 +40,10 @@ CSS = """
   border-radius: 4px; color: var(--body-text-color); overflow-wrap: anywhere; }
 .studio-notice.error { border-color: #D55E00; }
 .studio-notice.good { border-color: #009E73; }
+.studio-checks { padding: .45rem .7rem; font-size: .92rem; }
+.studio-checks summary { cursor: pointer; }
+.studio-checks ul { list-style: none; margin: .4rem 0 0; padding: 0; }
+.studio-checks li { margin: 0 0 .35rem; padding: 0; }
 .studio-scroll { overflow-x: auto; max-width: 100%; }
 .studio-table { border: none !important; border-collapse: collapse; width: 100%; font-size: .92rem; font-variant-numeric: tabular-nums; }
 .studio-table caption { text-align: left; color: var(--body-text-color-subdued); padding-bottom: .3rem; }
@@ -49,6 +53,8 @@ CSS = """
 .studio-table thead th { white-space: normal; vertical-align: bottom; }
 .studio-table th:first-child { text-align: left; }
 .studio-table tr.mean th, .studio-table tr.mean td { font-weight: 700; }
+.studio-table tr.published th, .studio-table tr.published td { font-style: italic; }
+.studio-source { margin: .3rem 0 0; color: var(--body-text-color-subdued); font-size: .88rem; }
 .studio-table .better { font-weight: 700; }
 .studio-table .interval { color: var(--body-text-color-subdued); font-size: .82em; display: block; }
 .studio-progress { height: 8px; border-radius: 4px; background: var(--border-color-primary); overflow: hidden; margin: .3rem 0; }

@@ -5,6 +5,7 @@ from html import escape
 
 from components.style import MODEL_COLOURS, TITLES
 from merging.pipeline import Result
+from merging.pools import published_for
 
 # A weak expert has a large Fisher and drags the others down; this far below the best it is worth a warning.
 WEAK_EXPERT_POINTS = 10.0
@@ -29,9 +30,32 @@ def score_table(result: Result) -> str:
         f'<div class="studio-scroll" tabindex="0" role="region" aria-label="Scores as a table"><table class="studio-table">'
         f'<caption>{caption}</caption><thead><tr><th scope="col">task</th>{head}</tr></thead><tbody>{rows}'
         f'<tr class="mean"><th scope="row">mean</th>{means}</tr>'
+        f"{_published_row(result, methods, paired)}"
         f'<tr><th scope="row">forward passes per input</th>{passes}{"<td></td><td></td>" if paired else ""}</tr>'
-        "</tbody></table></div>"
+        f"</tbody></table></div>{_published_others(result, methods)}"
     )
+
+
+def _published_row(result: Result, methods: Sequence[str], paired: bool) -> str:
+    published = published_for([entry.checkpoint for entry in result.recipe.models])
+    if published is None:
+        return ""
+    mean = published.mean
+    cells = "".join(f"<td>{mean[method]:.1f}</td>" if method in mean else "<td>–</td>" for method in methods)
+    if paired:
+        cells += f"<td>{mean['fisher'] - mean['isotropic']:+.1f}</td><td></td>"
+    what = f"published, {published.task}" if published.task else "published mean"
+    return f'<tr class="published"><th scope="row">{escape(what)}</th>{cells}</tr>'
+
+
+def _published_others(result: Result, methods: Sequence[str]) -> str:
+    """Where the published row is from, and what else was measured there."""
+    published = published_for([entry.checkpoint for entry in result.recipe.models])
+    if published is None:
+        return ""
+    others = ", ".join(f"{name} {value:.1f}" for name, value in published.mean.items() if name not in methods)
+    text = f"Published: {published.source}." + (f" There also: {others}." if others else "")
+    return f'<p class="studio-source">{escape(text)}</p>'
 
 
 def _task_row(result: Result, task: str, methods: Sequence[str], paired: bool) -> str:

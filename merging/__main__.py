@@ -1,4 +1,4 @@
-"""The command line: `python -m merging pools | fisher | run | evaluate`."""
+"""The command line: `python -m merging pools | fisher | run | stream | evaluate | push`."""
 
 import argparse
 import json
@@ -46,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, command, text in (
         ("fisher", _fisher, "estimate and cache the Fishers of a recipe"),
         ("run", _run, "merge, evaluate, export"),
+        ("stream", _stream, "merge and export from file to file, without scores: memory for one model at most"),
         ("evaluate", _evaluate, "the same scores without writing a model"),
     ):
         sub = commands.add_parser(name, help=text)
@@ -54,6 +55,14 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(command=command)
         if name == "run":
             sub.add_argument("--output", metavar="DIR", help="where the merged model is written")
+        if name == "stream":
+            sub.add_argument("--output", metavar="DIR", required=True, help="where the merged model is written")
+    push = commands.add_parser("push", help="upload an exported model to the Hugging Face Hub")
+    push.add_argument("folder", metavar="DIR", help="what run --output wrote")
+    push.add_argument("repository", metavar="ORG/NAME", help="a new repository, or one that an earlier push made")
+    push.add_argument("--public", action="store_true", help="open to all; private otherwise")
+    push.add_argument("--json", action="store_true", help="print one JSON object on standard output")
+    push.set_defaults(command=_push)
     return parser
 
 
@@ -114,8 +123,27 @@ def _run(options: argparse.Namespace) -> None:
     _print_result(result, output, options.json)
 
 
+def _stream(options: argparse.Namespace) -> None:
+    from merging.recipe import Recipe
+    from merging.streamed import stream
+
+    done = stream(Recipe.load(options.recipe), options.output, _reporter())
+    if options.json:
+        timings = {phase: round(seconds, 4) for phase, seconds in done.timings.items()}
+        print(json.dumps({"scores": {}, "timings": timings, "output": str(done.output)}))
+    else:
+        print(f"{', '.join(done.names)}: written to {done.output}")
+
+
 def _evaluate(options: argparse.Namespace) -> None:
     _print_result(_result(options), None, options.json)
+
+
+def _push(options: argparse.Namespace) -> None:
+    from merging.publish import push
+
+    address = push(options.folder, options.repository, private=not options.public, on_progress=_reporter())
+    print(json.dumps({"repository": options.repository, "address": address}) if options.json else address)
 
 
 def _result(options: argparse.Namespace) -> object:

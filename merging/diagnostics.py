@@ -7,10 +7,11 @@ import numpy
 import torch
 from jaxtyping import Float
 
-from merging.merge import fisher_scales, normalised_weights
+from merging.merge import normalised_weights
 from merging.parameters import KINDS, layers_of, place_of
 from merging.prepared import Prepared
 from merging.recipe import Recipe
+from merging.scales import fisher_scales
 
 
 @dataclass(frozen=True, eq=False)

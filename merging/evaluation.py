@@ -65,6 +65,16 @@ def share_equal_inputs(batches: Sequence[Batches]) -> list[Batches]:
     return shared
 
 
+def on_device(batches: list[Batches], device: str) -> list[Batches]:
+    """The batches on a device; what was one tensor stays one tensor."""
+    moved: dict[int, Tensor] = {}
+
+    def move(tensor: Tensor) -> Tensor:
+        return moved.setdefault(id(tensor), tensor.to(device))
+
+    return [[{name: move(tensor) for name, tensor in batch.items()} for batch in own] for own in batches]
+
+
 def _equal_inputs(own: Batches, other: Batches) -> bool:
     return len(own) == len(other) and all(
         one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one if name != "labels")

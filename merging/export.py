@@ -2,21 +2,21 @@
 
 import json
 import shutil
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
-from safetensors import SafetensorError
 from torch import nn
 
-from merging.checkpoints import PROCESSOR_FILES
-from merging.errors import ExportError
+from merging.checkpoints import PROCESSOR_FILES, Checkpoint
 from merging.evaluation import with_body
+from merging.families import answers_in_words
+from merging.folders import replace_folder, require_exportable
+from merging.model_card import card_text, is_local, shareable_recipe
 from merging.pipeline import Result
-from merging.prepared import Prepared, unique_names
+from merging.prepared import EvaluationTask, unique_names
+from merging.recipe import Recipe
 
-# A folder that holds all of these is an earlier export; a folder with somebody's recipe.yaml is not.
-MARKERS = ("recipe.yaml", "scores.json", "config.json")
+COMPANIONS = (*PROCESSOR_FILES, "generation_config.json")
+NOTED_PATHS = ("_name_or_path", "name_or_path")
 
 
 def export(result: Result, folder: str | Path) -> Path:
@@ -31,19 +31,7 @@ def export(result: Result, folder: str | Path) -> Path:
     """
     folder = Path(folder).expanduser()
     require_exportable(folder)
-    return _replace_folder(folder, lambda temporary: _write(result, temporary))
-
-
-def require_exportable(folder: str | Path) -> None:
-    """Raises: ExportError if `folder` exists and is neither empty nor an earlier export."""
-    folder = Path(folder).expanduser()
-    if folder.is_file():
-        raise ExportError(f'"{folder}" cannot be written: expected a folder, got a file. Choose another place.')
-    if folder.is_dir() and any(folder.iterdir()) and not all((folder / name).is_file() for name in MARKERS):
-        raise ExportError(
-            f'"{folder}" cannot be written: expected a new or empty folder, or an earlier export, got a folder with '
-            "other files. Choose another place; nothing was changed."
-        )
+    return replace_folder(folder, lambda temporary: _write(result, temporary))
 
 
 def scores_as_dict(result: Result) -> dict[str, dict[str, dict[str, object]]]:
@@ -56,114 +44,67 @@ def _write(result: Result, folder: Path) -> None:
     # A copy, so that nobody else's evaluation can change it meanwhile.
     merged = prepared.merged_copy(result.merged, result.recipe.weights)
     merged.cpu()
-    if result.recipe.heads == "merge":
+    if result.recipe.heads == "merge" and not answers_in_words(prepared.checkpoints[0]):
         _save(merged, prepared.checkpoints[0].folder, folder)
     else:
-        _save(merged.base_model, prepared.checkpoints[0].folder, folder)
-        for name, index in _task_folders(prepared).items():
+        _save(merged.base_model, prepared.checkpoints[0].processor_folder, folder)
+        for name, index in task_folders(prepared.checkpoints[0], prepared.tasks, prepared.names).items():
             view = with_body(prepared.modules[index], merged.base_model)
-            _save(view, prepared.checkpoints[index].folder, folder / name)
-    (folder / "recipe.yaml").write_text(result.recipe.to_yaml(), encoding="utf-8")
-    (folder / "scores.json").write_text(json.dumps(scores_as_dict(result), indent=1), encoding="utf-8")
-    (folder / "README.md").write_text(model_card(result), encoding="utf-8")
+            _save(view, prepared.checkpoints[index].processor_folder, folder / name)
+    write_papers(folder, result.recipe, scores_as_dict(result), model_card(result))
 
 
-def _task_folders(prepared: Prepared) -> dict[str, int]:
-    """The folder of every model with its own head: its task's name, or its own where several share the task."""
-    owned = [(entry, index) for entry in prepared.tasks for index in entry.owners]
-    names = [entry.name if len(entry.owners) == 1 else prepared.names[index] for entry, index in owned]
-    return dict(zip(unique_names([_safe(name) for name in names]), [index for _, index in owned], strict=True))
+def model_card(result: Result) -> str:
+    """The merged model's card in Markdown, with its scores."""
+    prepared = result.prepared
+    folders = list(task_folders(prepared.checkpoints[0], prepared.tasks, prepared.names))
+    folders = [] if result.recipe.heads == "merge" else folders
+    recipe = result.recipe.pinned()
+    return card_text(recipe, prepared.checkpoints, prepared.names, folders=folders, scores=result.scores)
+
+
+def write_papers(folder: Path, recipe: Recipe, scores: object, card: str) -> None:
+    """Writes what stands beside the weights, without any path of this machine."""
+    (folder / "recipe.yaml").write_text(shareable_recipe(recipe.pinned()).to_yaml(), encoding="utf-8")
+    (folder / "scores.json").write_text(json.dumps(scores, indent=1), encoding="utf-8")
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    for config in folder.rglob("*config.json"):
+        _forget_paths(config)
+
+
+def task_folders(first: Checkpoint, tasks: list[EvaluationTask], names: list[str]) -> dict[str, int]:
+    """The folder of every model with its own head: its task's name, or its own where several share the task.
+
+    None for heads that follow from a task's words: no checkpoint stores them, and the recipe makes them anew.
+    """
+    if answers_in_words(first):
+        return {}
+    owned = [(entry, index) for entry in tasks for index in entry.owners]
+    shown = [entry.name if len(entry.owners) == 1 else names[index] for entry, index in owned]
+    return dict(zip(unique_names([_safe(name) for name in shown]), [index for _, index in owned], strict=True))
 
 
 def _save(model: nn.Module, source: Path, folder: Path) -> None:
     """A checkpoint with the source's tokenizer or image processor beside it."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     model.save_pretrained(folder, state_dict=state)
-    for pattern in PROCESSOR_FILES:
+    copy_companions(source, folder)
+
+
+def copy_companions(source: Path, folder: Path) -> None:
+    """Copies what a checkpoint has beside its weights and configuration: tokenizer, image processor, generation."""
+    for pattern in COMPANIONS:
         for path in source.glob(pattern):
             shutil.copyfile(path, folder / path.name)
-
-
-def _replace_folder(folder: Path, write: Callable[[Path], None]) -> Path:
-    """Writes beside `folder`, then swaps: a failure leaves what was there."""
-    temporary = None
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".exporting-"))
-        write(temporary)
-        temporary.chmod(0o755)
-        if folder.is_dir():
-            old = temporary.with_name(f"{temporary.name}-old")
-            folder.rename(old)
-            try:
-                temporary.rename(folder)
-            except OSError:
-                old.rename(folder)
-                raise
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            temporary.rename(folder)
-    # safetensors reports a full disk as its own error, which is not an OSError.
-    except (OSError, SafetensorError) as problem:
-        reason = getattr(problem, "strerror", None) or str(problem)
-        raise ExportError(
-            f'"{folder}" cannot be written: expected a folder with free space, got "{reason}". '
-            "Choose another place or free some space; nothing was changed."
-        ) from problem
-    finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
-    return folder
 
 
 def _safe(name: str) -> str:
     return "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in name).lstrip(".") or "task"
 
 
-def model_card(result: Result) -> str:
-    """The merged model's card in Markdown: what was merged and how, its scores, and how to open it."""
-    recipe, prepared = result.recipe, result.prepared
-    weights = recipe.weights
-    share = [weight / sum(weights) for weight in weights]
-    models = "\n".join(f"- `{name}`: λ = {value:.3f}" for name, value in zip(prepared.names, share, strict=True))
-    methods = list(result.scores)
-    rows = [
-        f"| {task} | " + " | ".join(f"{100 * result.scores[m][task].value:.1f}" for m in methods) + " |"
-        for task in result.scores[methods[0]]
-    ]
-    table = "\n".join(["| task | " + " | ".join(methods) + " |", "|---" * (len(methods) + 1) + "|", *rows])
-    architecture = prepared.checkpoints[0].architecture
-    folders = list(_task_folders(prepared))
-    where = "" if recipe.heads == "merge" else f', subfolder="{folders[0]}"'
-    kept = (
-        ""
-        if recipe.heads == "merge"
-        else (
-            "\nThe folder itself holds the merged body; each model's own head is with it in a folder of its task's name: "
-            + ", ".join(f"`{name}`" for name in folders)
-            + ".\n"
-        )
-    )
-    settings = recipe.fisher
-    return f"""---
-library_name: transformers
-tags: [model-merging, fisher-merging]
----
-# {", ".join(prepared.names)}: merged by the rule "{recipe.rule}"
-
-{models}
-
-Fishers: {settings.labels} labels, {settings.examples} examples, seed {settings.seed}, floor {settings.floor},
-normalised by {settings.normalise}, zero rule {settings.zero_rule}. `recipe.yaml` reproduces this merge.
-{kept}
-```python
-from transformers import {architecture}
-model = {architecture}.from_pretrained("this folder"{where})
-```
-
-Accuracy (%) on `{recipe.evaluation.split}`; `experts` are the single models on their own tasks:
-
-{table}
-
-Method: Matena & Raffel, Merging Models with Fisher-Weighted Averaging, NeurIPS 2022 (arXiv:2111.09832).
-"""
+def _forget_paths(config: Path) -> None:
+    """Libraries note in a configuration where it was read from."""
+    content = json.loads(config.read_text(encoding="utf-8"))
+    kept = {key: own for key, own in content.items() if not (key in NOTED_PATHS and is_local(str(own)))}
+    if kept != content:
+        config.write_text(json.dumps(kept, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -2,16 +2,17 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
 
-from merging.errors import FisherError, RecipeError, StructureError, quoted, require_choice
+from merging.errors import RecipeError, StructureError, quoted, require_choice
 from merging.parameters import check_same_structure
 from merging.rules import RULES, isotropic
+from merging.scales import NORMALISATIONS, check_fishers, fisher_scales, is_within
 
-NORMALISATIONS = ("trace", "l2", "none")
 ZERO_RULES = ("mean", "target", "base")
 
 OnProgress = Callable[[float, str], None]
@@ -47,13 +48,7 @@ def merge_parameters(
     Raises: RecipeError, StructureError, FisherError.
     Source: Matena & Raffel 2022, arXiv:2111.09832; the L2 norm is their published code's.
     """
-    require_choice("rule", rule, RULES)
-    require_choice("normalisation", normalise, NORMALISATIONS)
-    require_choice("zero rule", zero_rule, ZERO_RULES)
-    _check_floor(floor)
-    if len(models) < 2:
-        raise RecipeError(f"Nothing to merge: expected two or more models, got {len(models)}. Add another checkpoint.")
-    lambdas = normalised_weights(weights if weights is not None else [1.0] * len(models), count=len(models))
+    lambdas = checked_settings(len(models), rule, weights, floor=floor, normalise=normalise, zero_rule=zero_rule)
     names = check_same_structure(models)
     needs_fisher = RULES[rule].needs_fisher
     if needs_fisher:
@@ -62,8 +57,8 @@ def merge_parameters(
         check_base(models[0], base)
     device = torch.device(device) if device is not None else next(iter(models[0].values())).device
     dtype = torch.float32 if device.type == "mps" else torch.float64
-    lambda_vector = torch.tensor(lambdas, dtype=dtype, device=device)
     scales = fisher_scales(fishers, names, floor=floor, normalise=normalise) if needs_fisher else None
+    combination = Combination(rule, torch.tensor(lambdas, dtype=dtype, device=device), floor, scales, zero_rule)
 
     merged = {}
     for position, name in enumerate(names):
@@ -72,22 +67,72 @@ def merge_parameters(
             merged[name] = _agreed(name, values).to(device)
             continue
         stacked = torch.stack([value.to(device, dtype) for value in values])
-        if not _within(stacked, -math.inf):
-            raise StructureError(
-                f'The models cannot be merged: expected finite numbers, got NaN or infinity in "{name}". '
-                "Check that every checkpoint is complete and that its training did not diverge."
-            )
-        curvature, fallback = None, None
-        if needs_fisher:
-            floored = [fisher[name].to(device, dtype).clamp_min(floor) for fisher in fishers]
-            curvature = torch.stack([tensor / scale for tensor, scale in zip(floored, scales, strict=True)])
-            of_base = None if base is None else base[name]
-            fallback = partial(_fallback, stacked, lambda_vector, zero_rule, of_base)
-        result = RULES[rule].combine(stacked, lambda_vector, curvature, fallback)
-        merged[name] = result.to(_result_dtype(values))
+        of_fishers = torch.stack([fisher[name].to(device, dtype) for fisher in fishers]) if needs_fisher else None
+        of_base = None if base is None or zero_rule != "base" else base[name].to(device, dtype)
+        merged[name] = combination.of(name, stacked, of_fishers, of_base).to(_result_dtype(values))
         if on_progress:
             on_progress((position + 1) / len(names), f"Merging {name}")
     return merged
+
+
+@dataclass(frozen=True)
+class Combination:
+    """A rule with all its settings: `weights` λ (M,) of sum 1, `scales` what each floored Fisher is divided by."""
+
+    rule: str
+    weights: Tensor
+    floor: float = 0.0
+    scales: Sequence[float] | None = None
+    zero_rule: str = "mean"
+
+    def of(self, name: str, values: Tensor, fishers: Tensor | None = None, base: Tensor | None = None) -> Tensor:
+        """One tensor, or a part of it, from all models' `values` (M, *S) and `fishers` (M, *S), which are overwritten.
+
+        Raises: StructureError if a value is not finite.
+        """
+        curvature, fallback = None, None
+        if fishers is not None:
+            if self.floor > 0:
+                fishers.clamp_min_(self.floor)
+            curvature = fishers.div_(self._divisors.reshape(-1, *[1] * (fishers.dim() - 1)))
+            fallback = partial(self._fallback, name, values, base)
+        merged = RULES[self.rule].combine(values, self.weights, curvature, fallback)
+        # What is not finite in a model is not finite in the result, but for coordinates of the fallback.
+        if not is_within(merged, -math.inf):
+            _require_finite(name, values)
+        return merged
+
+    @cached_property
+    def _divisors(self) -> Tensor:
+        return self.weights.new_tensor(self.scales)
+
+    def _fallback(self, name: str, values: Tensor, base: Tensor | None) -> Tensor:
+        _require_finite(name, values)
+        if self.zero_rule == "target":
+            return values[0]
+        return base if self.zero_rule == "base" else isotropic(values, self.weights)
+
+
+def _require_finite(name: str, values: Tensor) -> None:
+    for position, own in enumerate(values, start=1):
+        if not is_within(own, -math.inf):
+            raise StructureError(
+                f'The models cannot be merged: expected finite numbers, got NaN or infinity in "{name}" of model '
+                f"{position}. Check that every checkpoint is complete and that its training did not diverge."
+            )
+
+
+def checked_settings(
+    count: int, rule: str, weights: Sequence[float] | None, *, floor: float, normalise: str, zero_rule: str
+) -> list[float]:
+    """λ of sum 1 for `count` models. Raises: RecipeError for settings that have no meaning."""
+    require_choice("rule", rule, RULES)
+    require_choice("normalisation", normalise, NORMALISATIONS)
+    require_choice("zero rule", zero_rule, ZERO_RULES)
+    _check_floor(floor)
+    if count < 2:
+        raise RecipeError(f"Nothing to merge: expected two or more models, got {count}. Add another checkpoint.")
+    return normalised_weights(weights if weights is not None else [1.0] * count, count=count)
 
 
 def normalised_weights(weights: Sequence[float], *, count: int) -> list[float]:
@@ -114,50 +159,6 @@ def normalised_weights(weights: Sequence[float], *, count: int) -> list[float]:
     return [weight / math.fsum(scaled) for weight in scaled]
 
 
-def check_fishers(
-    parameters: Mapping[str, Tensor], fishers: Sequence[Mapping[str, Tensor]] | None, *, count: int
-) -> None:
-    """Raises: FisherError unless there is one Fisher for each model, of its shapes, finite and ≥ 0."""
-    if fishers is None or len(fishers) != count:
-        raise FisherError(
-            f"Fisher merging needs the models' Fishers: expected {count}, got {len(fishers or [])}. "
-            'Estimate them with merging.diagonal_fisher, or choose rule="isotropic".'
-        )
-    for position, fisher in enumerate(fishers, start=1):
-        check_fisher(parameters, fisher, f"Fisher {position}")
-
-
-def check_fisher(parameters: Mapping[str, Tensor], fisher: Mapping[str, Tensor], what: str) -> None:
-    """Raises: FisherError unless `fisher` has the parameters' names and shapes and is finite and ≥ 0."""
-    floating = [name for name, tensor in parameters.items() if tensor.is_floating_point()]
-    missing = [name for name in floating if name not in fisher]
-    if missing:
-        raise FisherError(
-            f"{what} does not belong to this model: expected a tensor for every parameter, got none for "
-            f"{quoted(missing)}. Estimate the Fisher again for this checkpoint."
-        )
-    for name in floating:
-        tensor = fisher[name]
-        if tuple(tensor.shape) != tuple(parameters[name].shape):
-            raise FisherError(
-                f'{what} does not belong to this model: expected shape {list(parameters[name].shape)} for "{name}", '
-                f"got {list(tensor.shape)}. Estimate the Fisher again for this checkpoint."
-            )
-        if not _within(tensor, 0.0):
-            raise FisherError(
-                f'{what} cannot be used: expected finite numbers of 0 or more, got others in "{name}". '
-                "Estimate the Fisher again."
-            )
-
-
-def _within(tensor: Tensor, lowest: float) -> bool:
-    """Whether all values are finite and at least `lowest` (above it, where it is −∞); in one pass, NaN included."""
-    if tensor.numel() == 0:
-        return True
-    smallest, largest = (float(value) for value in torch.aminmax(tensor))
-    return largest < math.inf and (smallest >= lowest if lowest > -math.inf else smallest > lowest)
-
-
 def _check_floor(floor: float) -> None:
     if not (isinstance(floor, int | float) and math.isfinite(floor) and floor >= 0):
         raise RecipeError(f"The floor cannot be used: expected a finite number of 0 or more, got {floor}. Try 0.")
@@ -178,44 +179,17 @@ def check_base(parameters: Mapping[str, Tensor], base: Mapping[str, Tensor] | No
         )
 
 
-def fisher_scales(
-    fishers: Sequence[Mapping[str, Tensor]], names: Sequence[str], *, floor: float, normalise: str
-) -> list[float]:
-    """What each model's floored Fisher is divided by, over all merged parameters; 1 where it is zero everywhere."""
-    scales = []
-    for fisher in fishers:
-        floored = [_widest(fisher[name]).clamp_min(floor) for name in names if name in fisher]
-        if normalise == "trace":
-            scale = math.fsum(float(tensor.sum()) for tensor in floored)
-        elif normalise == "l2":
-            # Relative to the largest entry, whose square may be 0 or infinite.
-            peak = max((float(tensor.max()) for tensor in floored if tensor.numel()), default=0.0) or 1.0
-            scale = peak * math.hypot(*(float(torch.linalg.vector_norm(tensor / peak)) for tensor in floored))
-        else:
-            scale = 1.0
-        scales.append(scale if scale > 0 else 1.0)
-    return scales
-
-
-def _widest(tensor: Tensor) -> Tensor:
-    """In float64; on a device without it, on the CPU."""
-    return (tensor.cpu() if tensor.device.type == "mps" else tensor).double()
-
-
-def _fallback(stacked: Tensor, lambdas: Tensor, zero_rule: str, base: Tensor | None) -> Tensor:
-    if zero_rule == "target":
-        return stacked[0]
-    if zero_rule == "base":
-        return base.to(stacked.device, stacked.dtype)
-    return isotropic(stacked, lambdas)
+def disagreement(name: str, dtype: torch.dtype) -> StructureError:
+    """The error for a tensor that cannot be averaged and differs between the models."""
+    return StructureError(
+        f'The models cannot be merged: expected "{name}", which holds {dtype}, to be equal in all models, '
+        "got different values. Only floating-point tensors can be averaged."
+    )
 
 
 def _agreed(name: str, values: list[Tensor]) -> Tensor:
     if any(not torch.equal(values[0].cpu(), value.cpu()) for value in values[1:]):
-        raise StructureError(
-            f'The models cannot be merged: expected "{name}", which holds {values[0].dtype}, to be equal in all models, '
-            "got different values. Only floating-point tensors can be averaged."
-        )
+        raise disagreement(name, values[0].dtype)
     return values[0]
 
 

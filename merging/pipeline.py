@@ -5,28 +5,27 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from torch import Tensor
 
-from merging import cache
 from merging.checkpoints import Checkpoint, open_checkpoint
 from merging.devices import resolve_device
-from merging.errors import FisherError, RecipeError
+from merging.estimates import fisher_of
 from merging.evaluation import Prediction
-from merging.fisher import Fisher, diagonal_fisher
-from merging.gradients import resolve_labels
-from merging.merge import check_base, check_fisher
+from merging.families import answers_in_words, fit_checkpoint, open_models
+from merging.fisher import Fisher
+from merging.merge import check_base
 from merging.metrics import PairedTest, Score, accuracy, mean_accuracy, paired_test
 from merging.parameters import check_same_structure
-from merging.prepared import Prepared, evaluation_tasks, unique_names
+from merging.preflight import preflight, unequal_heads
+from merging.prepared import EvaluationTask, Prepared, evaluation_tasks, unique_names
 from merging.recipe import Recipe
 from merging.references import short_name
 from merging.rules import RULES
 from merging.tasks import Task, open_task
 
 OnProgress = Callable[[float, str], None]
-# At most: the estimate cuts it to what fits into memory.
-FISHER_BATCH = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,32 +74,49 @@ def prepare(recipe: Recipe, on_progress: OnProgress | None = None) -> Prepared:
     report = on_progress or (lambda fraction, text: None)
     timings: dict[str, float] = {}
     device = resolve_device(recipe.device)
-    with _timed(timings, "open"):
-        report(0.0, "Opening the checkpoints")
-        names = unique_names([short_name(model.checkpoint) for model in recipe.models])
-        checkpoints = [
-            open_checkpoint(model.checkpoint, name=name) for model, name in zip(recipe.models, names, strict=True)
-        ]
-        _check_compatible(checkpoints, recipe)
-        own = [open_task(model.task) for model in recipe.models]
-        tasks = evaluation_tasks(own, [open_task(task) for task in recipe.evaluation.tasks], checkpoints)
-        modules = [checkpoint.model(device) for checkpoint in checkpoints]
+    with timed(timings, "open"):
+        names, checkpoints, own, tasks = open_recipe(recipe, report)
+        modules = open_models(checkpoints, own, device)
     prepared = Prepared(recipe, names, checkpoints, modules, [], tasks, device, timings)
     if recipe.heads == "merge" and not prepared.equal_labels:
-        raise RecipeError(
-            "The heads cannot be merged: expected models with equal label sets, got "
-            f"{sorted({checkpoint.label_names for checkpoint in checkpoints})}. Choose heads: keep."
-        )
+        raise unequal_heads([checkpoint.label_names for checkpoint in checkpoints])
     parameters = prepared.parameters()
     check_same_structure(parameters, names)
     if RULES[recipe.rule].needs_fisher and recipe.fisher.zero_rule == "base":
         check_base(parameters[0], prepared.base(recipe))
+    # Rows and labels that do not fit show now, not after the estimates.
     for entry in tasks:
-        entry.task.rows(recipe.evaluation.split)
-    with _timed(timings, "fisher"):
+        entry.task.align(recipe.evaluation.split, checkpoints[entry.head])
+    for checkpoint, task in zip(checkpoints, own, strict=True) if RULES[recipe.rule].needs_fisher else ():
+        task.align("fisher", checkpoint)
+    with timed(timings, "fisher"):
         if RULES[recipe.rule].needs_fisher:
             prepared.fishers.extend(estimate_fishers(prepared, own, report))
     return prepared
+
+
+class Opened(NamedTuple):
+    """What a recipe names, opened as far as that takes no weights: a name, checkpoint and task for each model."""
+
+    names: list[str]
+    checkpoints: list[Checkpoint]
+    own: list[Task]
+    tasks: list[EvaluationTask]
+
+
+def open_recipe(recipe: Recipe, on_progress: OnProgress) -> Opened:
+    """Opens checkpoints and tasks and checks that they fit together. Raises: MergingError."""
+    on_progress(0.0, "Opening the checkpoints")
+    preflight(recipe, lambda fraction, text: on_progress(0.0, text)).require()
+    names = unique_names([short_name(model.checkpoint) for model in recipe.models])
+    checkpoints = [
+        open_checkpoint(model.checkpoint, name=name) for model, name in zip(recipe.models, names, strict=True)
+    ]
+    own = [open_task(model.task) for model in recipe.models]
+    base = open_checkpoint(recipe.base, is_base=True) if recipe.base and answers_in_words(checkpoints[0]) else None
+    checkpoints = [fit_checkpoint(one, task, base) for one, task in zip(checkpoints, own, strict=True)]
+    tasks = evaluation_tasks(own, [open_task(task) for task in recipe.evaluation.tasks], checkpoints)
+    return Opened(names, checkpoints, own, tasks)
 
 
 def estimate_fishers(prepared: Prepared, tasks: list[Task], on_progress: OnProgress) -> list[Fisher]:
@@ -118,7 +134,8 @@ def estimate_fishers(prepared: Prepared, tasks: list[Task], on_progress: OnProgr
             )
 
         report(0.0, "reading")
-        fishers.append(_fisher_of(prepared, index, checkpoint, task, report).to(prepared.device))
+        settings = {"settings": prepared.recipe.fisher, "device": prepared.device, "on_progress": report}
+        fishers.append(fisher_of(checkpoint, task, prepared.modules[index], **settings).to(prepared.device))
     return fishers
 
 
@@ -126,11 +143,11 @@ def evaluate(prepared: Prepared, recipe: Recipe) -> Result:
     """Merges with the recipe's weights and rule, and scores it beside the methods that it is compared with."""
     timings = dict(prepared.timings)
     split = recipe.evaluation.split
-    with _timed(timings, "merge"):
+    with timed(timings, "merge"):
         merged = {recipe.rule: prepared.merge(recipe)}
         if "isotropic" in recipe.compare and recipe.rule != "isotropic":
             merged["isotropic"] = prepared.merge(recipe, rule="isotropic")
-    with _timed(timings, "evaluate"):
+    with timed(timings, "evaluate"):
         predictions = {
             method: prepared.predict_merged(parameters, split, recipe.weights) for method, parameters in merged.items()
         }
@@ -160,49 +177,9 @@ def _expert_scores(prepared: Prepared, singles: dict[str, dict[str, Prediction]]
     return scores
 
 
-def _fisher_of(prepared: Prepared, index: int, checkpoint: Checkpoint, task: Task, report: OnProgress) -> Fisher:
-    settings = prepared.recipe.fisher
-    examples = None if settings.examples == "all" else int(settings.examples)
-    content = task.content_hash("fisher") if task.has("fisher") else ""
-    # One name for one estimate, whether its labels were chosen or found by `auto`.
-    labels = resolve_labels(settings.labels, len(checkpoint.label_names))
-    estimator = (labels, settings.seed, prepared.device)
-    key = cache.FisherKey(checkpoint.hash, content, "fisher", examples, *estimator)
-    fisher = cache.read_fisher(key, Fisher.load)
-    parameters = dict(prepared.modules[index].named_parameters())
-    if fisher is None:
-        cache.require_writable()
-        batches = task.batches(
-            "fisher", checkpoint, batch_size=FISHER_BATCH, examples=examples, seed=settings.seed, by_length=True
-        )
-        state = cache.state_path(key)
-        fisher = diagonal_fisher(
-            prepared.modules[index], batches, labels, seed=settings.seed, on_progress=report, state=state
-        )
-        check_fisher(parameters, fisher, f'The Fisher of "{checkpoint.name}"')
-        cache.write_atomically(cache.entry_path(key), fisher.save)
-        state.unlink(missing_ok=True)
-        return fisher
-    try:
-        check_fisher(parameters, fisher, f'The cached Fisher of "{checkpoint.name}"')
-    except FisherError as problem:
-        raise FisherError(f'{problem} Delete "{cache.entry_path(key)}"; it is then estimated again.') from problem
-    return fisher
-
-
-def _check_compatible(checkpoints: list[Checkpoint], recipe: Recipe) -> None:
-    """Raises: RecipeError if the architectures differ, seen before any weights are read."""
-    first = checkpoints[0]
-    for entry, checkpoint in zip(recipe.models, checkpoints, strict=True):
-        if checkpoint.architecture != first.architecture:
-            raise RecipeError(
-                f'"{entry.checkpoint}" cannot be merged with "{first.reference}": expected the same architecture '
-                f"({first.architecture}), got {checkpoint.architecture}. Pick checkpoints fine-tuned from one base."
-            )
-
-
 @contextmanager
-def _timed(timings: dict[str, float], phase: str) -> Iterator[None]:
+def timed(timings: dict[str, float], phase: str) -> Iterator[None]:
+    """Adds the seconds that its block takes to a phase."""
     started = time.perf_counter()
     try:
         yield

@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from merging.alignment import can_align
 from merging.checkpoints import Checkpoint, body_prefix, open_checkpoint
 from merging.ensemble import average_probabilities
 from merging.errors import RecipeError, quoted
-from merging.evaluation import Batches, Prediction, predict, share_equal_inputs, with_body
+from merging.evaluation import Batches, Prediction, on_device, predict, share_equal_inputs, with_body
+from merging.families import answers_in_words, base_parameters
 from merging.fisher import Fisher
 from merging.merge import merge_parameters
 from merging.recipe import Recipe
@@ -106,8 +108,7 @@ class Prepared:
         with self._lock:
             if recipe.base not in self._bases:
                 opened = open_checkpoint(recipe.base, is_base=True)
-                module = opened.model(self.device, as_base_of=self.checkpoints[0].architecture)
-                self._bases[recipe.base] = {name: tensor.detach() for name, tensor in module.named_parameters()}
+                self._bases[recipe.base] = base_parameters(self.checkpoints[0], opened, self.device)
             return self._bases[recipe.base]
 
     def predict_merged(self, merged: Mapping[str, Tensor], split: str, weights: list[float]) -> Predictions:
@@ -115,7 +116,8 @@ class Prepared:
         with self._lock:
             self.load_merged(self._target, merged, weights)
             body = self._target.base_model
-            keep = self.recipe.heads == "keep"
+            # A head that is made of a task's words is no parameter, and cannot be merged.
+            keep = self.recipe.heads == "keep" or answers_in_words(self.checkpoints[0])
             models = [with_body(self.modules[entry.head], body) if keep else self._target for entry in self.tasks]
             predictions = predict(models, self.batches(split))
         return {entry.name: prediction for entry, prediction in zip(self.tasks, predictions, strict=True)}
@@ -159,9 +161,8 @@ class Prepared:
         """The split of every task, on the device; equal inputs are stored once."""
         with self._lock:
             if split not in self._batches:
-                examples = None if self.recipe.evaluation.examples == "all" else int(self.recipe.evaluation.examples)
-                batches = share_equal_inputs([self._encoded(entry, split, examples) for entry in self.tasks])
-                self._batches[split] = _on_device(batches, self.device)
+                batches = share_equal_inputs([self._encoded(entry, split, entry.head) for entry in self.tasks])
+                self._batches[split] = on_device(batches, self.device)
             return self._batches[split]
 
     def size_bytes(self) -> int:
@@ -169,9 +170,10 @@ class Prepared:
         models = sum(tensor.nbytes for module in [*self.modules, self._target] for tensor in module.parameters())
         return models + sum(tensor.nbytes for fisher in self.fishers for tensor in fisher.values())
 
-    def _encoded(self, entry: EvaluationTask, split: str, examples: int | None) -> Batches:
-        checkpoint = self.checkpoints[entry.head]
-        return entry.task.batches(split, checkpoint, examples=examples, seed=self.recipe.fisher.seed)
+    def _encoded(self, entry: EvaluationTask, split: str, index: int) -> Batches:
+        chosen, seed = self.recipe.evaluation.examples, self.recipe.fisher.seed
+        examples = None if chosen == "all" else int(chosen)
+        return entry.task.batches(split, self.checkpoints[index], examples=examples, seed=seed)
 
     def _predict_fixed(self, split: str) -> tuple[dict[str, Predictions], Predictions]:
         batches = self.batches(split)
@@ -184,7 +186,8 @@ class Prepared:
                 members[entry.name].append(member)
                 if self._can_do(index, entry):
                     same_head = self.equal_labels or index == entry.head
-                    singles[self.names[index]][entry.name] = member if same_head else predict([module], [own])[0]
+                    mine = member if same_head else self._predict_single(index, entry, own, split)
+                    singles[self.names[index]][entry.name] = mine
         ensemble = {
             name: Prediction(average_probabilities([one.probabilities for one in own]), own[0].labels)
             for name, own in members.items()
@@ -192,8 +195,18 @@ class Prepared:
         return singles, ensemble
 
     def _can_do(self, index: int, entry: EvaluationTask) -> bool:
-        same_labels = self.checkpoints[index].label_names == self.checkpoints[entry.head].label_names
-        return same_labels and (self.equal_labels or index in entry.owners or not entry.owners)
+        return index in entry.owners or (
+            self._has_labels_of(entry.head, index) and (self.equal_labels or not entry.owners)
+        )
+
+    def _predict_single(self, index: int, entry: EvaluationTask, own: Batches, split: str) -> Prediction:
+        # Checkpoints of one task may order their labels differently, as MNLI's do.
+        if not self._has_labels_of(entry.head, index):
+            own = on_device([self._encoded(entry, split, index)], self.device)[0]
+        return predict([self.modules[index]], [own])[0]
+
+    def _has_labels_of(self, first: int, second: int) -> bool:
+        return self.checkpoints[first].label_names == self.checkpoints[second].label_names
 
 
 def evaluation_tasks(own: list[Task], extra: list[Task], checkpoints: list[Checkpoint]) -> list[EvaluationTask]:
@@ -210,7 +223,7 @@ def evaluation_tasks(own: list[Task], extra: list[Task], checkpoints: list[Check
         fitting = [
             index
             for index, checkpoint in enumerate(checkpoints)
-            if task.labels is None or set(task.labels) == set(checkpoint.label_names)
+            if task.labels is None or task.alignment or can_align(task.labels, checkpoint.label_names)
         ]
         if not fitting:
             raise RecipeError(
@@ -233,13 +246,3 @@ def unique_names(names: list[str]) -> list[str]:
         seen[name] = seen.get(name, 0) + 1
         result.append(name if seen[name] == 1 else f"{name}-{seen[name]}")
     return result
-
-
-def _on_device(batches: list[Batches], device: str) -> list[Batches]:
-    """The batches on a device; what was one tensor stays one tensor."""
-    moved: dict[int, Tensor] = {}
-
-    def move(tensor: Tensor) -> Tensor:
-        return moved.setdefault(id(tensor), tensor.to(device))
-
-    return [[{name: move(tensor) for name, tensor in batch.items()} for batch in own] for own in batches]

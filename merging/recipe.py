@@ -9,6 +9,7 @@ import yaml
 
 from merging.errors import RecipeError, nearest, quoted, require_choice
 from merging.gradients import LABELS
+from merging.headers import pinned_reference
 from merging.merge import NORMALISATIONS, ZERO_RULES, normalised_weights
 from merging.pools import Pool
 from merging.rules import RULES
@@ -75,6 +76,11 @@ class Recipe:
         """The same recipe with other λ."""
         models = tuple(replace(model, weight=weight) for model, weight in zip(self.models, weights, strict=True))
         return replace(self, models=models)
+
+    def pinned(self) -> "Recipe":
+        """The same recipe with every downloaded checkpoint at its commit, so that it always gives the same model."""
+        models = tuple(replace(model, checkpoint=pinned_reference(model.checkpoint)) for model in self.models)
+        return replace(self, models=models, base=self.base and pinned_reference(self.base))
 
     def to_yaml(self) -> str:
         """YAML that `from_yaml` reads back to an equal recipe; settings without effect are left out."""

@@ -18,6 +18,14 @@ def nearest_folder(folder: Path) -> str:
     return nearest(folder.name, siblings) if siblings else "Check the path."
 
 
+def nearest_path(path: Path) -> str:
+    """What to do about a path that leads nowhere: the file or folder beside it with the most similar name."""
+    siblings = [one.name for one in path.parent.iterdir()] if path.parent.is_dir() else []
+    if not path.parent.is_dir() and len(path.parts) == 2 and not path.is_absolute():
+        return f"Check the path; a dataset of the Hub is {{dataset: {path}, splits: {{fisher: train, test: test}}}}."
+    return nearest(path.name, siblings) if siblings else "Check the path."
+
+
 def zoo_entry(pool: str, kind: str, name: str, error: type[MergingError]) -> Path:
     """The folder of an embedded checkpoint or task; `kind` is `checkpoints` or `tasks`.
 

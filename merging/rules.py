@@ -6,6 +6,7 @@ value (*S) of coordinates that no model's Fisher speaks for, and is called only 
 """
 
 from collections.abc import Callable
+from functools import reduce
 from typing import NamedTuple
 
 import torch
@@ -30,7 +31,7 @@ def isotropic(
 
     Source: Matena & Raffel 2022, equation 1.
     """
-    return _weighted_sum(values, _along_models(weights, values).expand_as(values))
+    return _mean(values, _along_models(weights if len(weights) > 2 else weights[1:], values))
 
 
 def fisher(
@@ -43,29 +44,61 @@ def fisher(
 
     Source: Matena & Raffel 2022, equation 3.
     """
-    mixing = mixing_weights(fishers, weights)
-    merged = _weighted_sum(values, mixing)
-    unowned = mixing.sum(0) == 0
-    return torch.where(unowned, fallback(), merged) if unowned.any() else merged
+    scaled, total, unowned = _scaled(fishers, weights)
+    # Of two models one share is enough.
+    merged = _mean(values, scaled if len(scaled) > 2 else scaled[1:], total)
+    return merged if unowned is None else torch.where(unowned, fallback(), merged)
 
 
 def mixing_weights(fishers: Float[Tensor, " M *S"], weights: Float[Tensor, " M"]) -> Float[Tensor, " M *S"]:
     """Each model's share of a coordinate, λᵢ Fᵢ / Σⱼ λⱼ Fⱼ; 0 for all models where the sum is 0.
 
-    Every coordinate is first divided by its largest Fisher, so that a common factor of 1e-30 (or a
-    Fisher near the smallest representable number) changes nothing.
+    A common factor of 1e-30 (or a Fisher near the smallest representable number) changes nothing.
     """
+    scaled, total, _ = _scaled(fishers, weights)
+    return scaled / total
+
+
+def _scaled(fishers: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    """λF up to a factor for each coordinate; their sum, or 1 where it is 0; and where that is, None if nowhere."""
     along = _along_models(weights, fishers)
+    scaled = along * fishers
+    total = _summed(scaled)
+    if _has_all_digits(total):
+        return scaled, total, None
+    # Every coordinate is divided by its largest Fisher first.
     counted = fishers * (along > 0)
     peak = counted.amax(0)
     scaled = along * (counted / torch.where(peak > 0, peak, torch.ones_like(peak)))
-    total = scaled.sum(0)
-    return scaled / torch.where(total > 0, total, torch.ones_like(total))
+    total = _summed(scaled)
+    unowned = total == 0
+    return scaled, torch.where(unowned, torch.ones_like(total), total), unowned if unowned.any() else None
 
 
-def _weighted_sum(values: Tensor, mixing: Tensor) -> Tensor:
-    """Σᵢ wᵢ θᵢ, kept between the smallest and the largest model: rounding must not leave their range."""
-    return torch.clamp((mixing * values).sum(0), values.amin(0), values.amax(0))
+def _has_all_digits(total: Tensor) -> bool:
+    """Whether every number is so far from 0 and ∞ that what it was summed from has lost no digit that counts."""
+    if total.numel() == 0:
+        return True
+    limits = torch.finfo(total.dtype)
+    smallest, largest = (float(value) for value in torch.aminmax(total))
+    return smallest >= limits.tiny / limits.eps and largest <= limits.max
+
+
+def _mean(values: Tensor, parts: Tensor, total: Tensor | None = None) -> Tensor:
+    """Σᵢ wᵢ θᵢ with w = `parts` / `total`, of sum 1, between the smallest and the largest model in spite of rounding.
+
+    Of two models only the second one's part is given; then it is θ₁ + w₂ (θ₂ − θ₁), in half the time.
+    """
+    mixing = parts if total is None else parts.div_(total)
+    if len(values) == 2:
+        return torch.lerp(values[0], values[1], mixing[0].expand_as(values[1]))
+    lowest, highest = (reduce(bound, values.unbind()) for bound in (torch.minimum, torch.maximum))
+    return _summed(mixing * values).clamp_(lowest, highest)
+
+
+def _summed(tensors: Tensor) -> Tensor:
+    """The sum over models, one after the other: several times faster than `sum(0)`, which was written for long axes."""
+    return reduce(torch.Tensor.add_, tensors[2:].unbind(), tensors[0] + tensors[1]) if len(tensors) > 1 else tensors[0]
 
 
 def _along_models(weights: Tensor, like: Tensor) -> Tensor:

@@ -4,75 +4,100 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 
 import torch
-import yaml
 
-from merging.checkpoints import Checkpoint
-from merging.columns import guess_columns, label_indices
+from merging.alignment import Alignment
+from merging.checkpoints import TEXT_TO_TEXT, Checkpoint
+from merging.columns import (
+    checked_rows,
+    find_alignment,
+    guess_columns,
+    label_indices,
+    likely_columns,
+    read_inputs,
+)
 from merging.encoding import MAX_TOKENS, encoded
 from merging.errors import TaskError, quoted, require_choice
-from merging.references import nearest_folder, zoo_entry
-
-SPLITS = ("fisher", "validation", "test")
-FORMATS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv"}
-VALIDATION_SHARE = 0.2
+from merging.references import zoo_entry
+from merging.sources import SPLITS, Source
+from merging.task_fields import check_names, find_source, read_columns, read_task_yaml
+from merging.text_to_text import prompted
 
 
 @dataclass(frozen=True, eq=False)
 class Task:
     """A dataset with its columns and label names; no row has been read yet.
 
-    `files` holds one local file per split, or `hub` the dataset, configuration and split names of a Hub dataset.
-    `None` for columns or labels means: recognised when the data are read.
+    `None` for columns or labels means: recognised when the data are read. `alignment` says for each label which of the
+    model's outputs it is; without it the names tell.
     """
 
     name: str
     reference: str
     title: str
-    files: Mapping[str, Path] = field(default_factory=dict, repr=False)
-    hub: Mapping[str, object] | None = field(default=None, repr=False)
+    source: Source = field(repr=False)
     inputs: tuple[str, ...] | None = None
     label: str | None = None
     labels: tuple[str, ...] | None = None
+    templates: tuple[str, ...] = ()  # of a zero-shot head: "a photo of a {}."
+    prompt: str | None = None  # of a text-to-text model: "is it positive? {sentence}"
+    max_tokens: int = MAX_TOKENS
+    alignment: tuple[int, ...] | None = None
+
+    @property
+    def shown_as(self) -> str:
+        """What errors call it: its reference, or its name where that is a mapping."""
+        return self.name if self.reference.startswith("{") else self.reference
 
     def has(self, split: str) -> bool:
         """Whether this task has such a split."""
-        named = self.files or (self.hub or {}).get("splits", {})
-        return split in named or (split == "validation" and self.hub is not None and "fisher" in named)
+        return split in self.source.parts
 
     def rows(self, split: str, *, examples: int | None = None, seed: int = 0):
         """The split as a `datasets.Dataset`; with `examples`, that many rows drawn by `seed`, since splits come sorted.
 
-        Raises: TaskError if there is no such split, if it cannot be read, or if it has no rows.
+        Rows that a ClassLabel says have no label (-1) are left out.
+
+        Raises: TaskError if there is no such split, or if it cannot be read, has no rows or labels, or misses values.
         """
         require_choice("split", split, SPLITS, error=TaskError)
         if not self.has(split):
             raise TaskError(
-                f'Task "{self.reference}" has no {split} split: expected a file {split}.parquet, .jsonl or .csv, '
-                f"got {quoted(self.files or (self.hub or {}).get('splits', []))}. Add the file, or choose another split."
+                f'Task "{self.shown_as}" has no {split} split: expected a file {split}.parquet, .jsonl or .csv, '
+                f"got {quoted(self.source.parts)}. Add the file, or choose another split."
             )
-        rows = (
-            _load_file(self.files[split], self.files[split].stat().st_mtime_ns)
-            if self.files
-            else _load_hub(self, split)
-        )
+        rows = self.source.stored(split)
         if len(rows) == 0:
             raise TaskError(
-                f'Task "{self.reference}" has no rows in its {split} split: expected at least one, got 0. Add data.'
+                f'Task "{self.shown_as}" has no rows in its {split} split: expected at least one, got 0. Add data.'
             )
+        inputs, label = likely_columns(rows.column_names, self.inputs, self.label)
+        rows = self.source.select(split, checked_rows(rows, inputs, label, reference=self.shown_as), inputs)
         if examples is not None and examples < len(rows):
             rows = rows.shuffle(seed=seed).select(range(examples))
         return rows
 
-    def content_hash(self, split: str) -> str:
-        """SHA-256 over a split's content and the columns that are used."""
-        columns = json.dumps([self.inputs, self.label, self.labels, MAX_TOKENS])
-        digest = hashlib.sha256(columns.encode())
-        digest.update(self.files[split].read_bytes() if self.files else self.rows(split)._fingerprint.encode())
-        return digest.hexdigest()
+    def columns(self, split: str) -> tuple[tuple[str, ...], str]:
+        """The names of the input columns and of the label column. Raises: TaskError if they are not recognised."""
+        return guess_columns(self.rows(split), self.inputs, self.label, reference=self.shown_as)
+
+    def align(self, split: str, checkpoint: Checkpoint) -> Alignment:
+        """Which of the checkpoint's outputs each label is. Raises: TaskError if labels of the split are none of them."""
+        rows, (_, label) = self.rows(split), self.columns(split)
+        names = {"reference": self.shown_as, "given": self.alignment}
+        label_indices(rows, label, self.labels, checkpoint, **names)
+        return find_alignment(rows, label, self.labels, checkpoint, **names)
+
+    def content_hash(self, split: str, checkpoint: Checkpoint | None = None) -> str:
+        """SHA-256 over a split's content, the columns that are used, and the order of the checkpoint's labels."""
+        source = self.source
+        words = [given for given in (self.templates, self.prompt, self.alignment) if given]
+        cut = [split, sorted(source.shares.items()), source.seed] if source.is_cut(split) else []
+        order = self.align(split, checkpoint).order if checkpoint else None
+        used = [self.inputs, self.label, self.labels, self.max_tokens, *words, cut, order]
+        return hashlib.sha256((json.dumps(used) + source.digest(split)).encode()).hexdigest()
 
     def batches(
         self,
@@ -91,121 +116,62 @@ class Task:
         Raises: TaskError if columns or labels do not fit the checkpoint.
         """
         rows = self.rows(split, examples=examples, seed=seed)
-        inputs, label = guess_columns(rows, self.inputs, self.label, reference=self.reference)
-        labels = label_indices(rows, label, self.labels, checkpoint, reference=self.reference)
-        columns = [rows[column][:] for column in inputs]
-        return encoded(
-            columns, labels, checkpoint, batch_size=batch_size, by_length=by_length, reference=self.reference
-        )
+        _, label = guess_columns(rows, self.inputs, self.label, reference=self.shown_as)
+        labels = label_indices(rows, label, self.labels, checkpoint, reference=self.shown_as, given=self.alignment)
+        settings = {"batch_size": batch_size, "by_length": by_length, "max_tokens": self.max_tokens}
+        return encoded(self.texts(rows, checkpoint), labels, checkpoint, reference=self.shown_as, **settings)
+
+    def texts(self, rows, checkpoint: Checkpoint) -> list[list]:
+        """What the checkpoint reads of some rows: one column of pictures, or one or two of texts; prompts for a T5."""
+        inputs, _ = guess_columns(rows, self.inputs, self.label, reference=self.shown_as)
+        if checkpoint.architecture in TEXT_TO_TEXT:
+            everything = {name: rows[name][:] for name in rows.column_names}
+            return [prompted(everything, self.prompt, inputs=inputs, reference=self.shown_as)]
+        return read_inputs(rows, inputs, reference=self.shown_as)
 
 
 def open_task(reference: str | Mapping[str, object], *, name: str | None = None) -> Task:
-    """Opens `zoo:POOL/NAME`, a folder with one file per split, or a mapping that names a Hub dataset.
+    """Opens a task without reading its rows.
+
+    `zoo:POOL/NAME`; a folder with one file per split, or of class folders of pictures; one data file, or a zip of
+    class folders, which are cut into splits by seed; or a mapping that names a `dataset` of the Hub, a `file` or a
+    `folder` beside the task's own fields.
 
     Raises: TaskError, which offers the nearest match.
     """
     if isinstance(reference, Mapping):
-        return _hub_task(reference, name)
+        place, shown = check_names(reference), json.dumps(dict(reference), sort_keys=True, default=str)
+        path = None if place == "dataset" else Path(str(reference[place])).expanduser()
+        return _open(path, reference, shown, name)
     if not isinstance(reference, str):
         raise TaskError(
-            f'A task cannot be opened: expected zoo:POOL/NAME, a folder, or a mapping with "dataset", got {reference!r}. '
-            "Mend the recipe."
+            "A task cannot be opened: expected zoo:POOL/NAME, a folder, a file, or a mapping "
+            f'with "dataset", got {reference!r}. Mend the recipe.'
         )
+    path = Path(reference).expanduser()
     if reference.startswith("zoo:"):
         pool, _, entry = reference.removeprefix("zoo:").partition("/")
-        folder = zoo_entry(pool, "tasks", entry, TaskError)
+        path = zoo_entry(pool, "tasks", entry, TaskError)
+    return _open(path, {}, reference, name)
+
+
+def _open(path: Path | None, stated: Mapping[str, object], reference: str, name: str | None) -> Task:
+    """`stated` are fields that go before those of a folder's task.yaml."""
+    about = dict(stated)
+    if path is not None and path.is_dir():
+        found = read_task_yaml(path, reference)
+        inputs = {"text", "image"} if {"text", "image"} & set(about) else set()
+        about = {field: value for field, value in found.items() if field not in inputs} | about
+        short = path.name
+        path = path / str(about.get("data", "."))
     else:
-        folder = Path(reference).expanduser()
-    if not folder.is_dir():
-        raise TaskError(
-            f'There is no task "{reference}": expected zoo:POOL/NAME, a folder, or a mapping with "dataset", '
-            f"got a path that is no folder. {nearest_folder(folder)}"
-        )
-    return _folder_task(folder, reference, name)
-
-
-def _folder_task(folder: Path, reference: str, name: str | None) -> Task:
-    about = {}
-    if (folder / "task.yaml").is_file():
-        try:
-            about = yaml.safe_load((folder / "task.yaml").read_text(encoding="utf-8")) or {}
-        except (yaml.YAMLError, UnicodeDecodeError) as problem:
-            raise TaskError(
-                f'Task "{reference}" is damaged: expected YAML in task.yaml, got {str(problem).splitlines()[0]}. Mend it.'
-            ) from problem
-        if not isinstance(about, Mapping):
-            raise TaskError(
-                f'Task "{reference}" is damaged: expected fields and values in task.yaml, got {about!r:.80}. Mend it.'
-            )
-    data = folder / str(about.get("data", "."))
-    files = {split: path for split in SPLITS for suffix in FORMATS if (path := data / f"{split}{suffix}").is_file()}
-    if not files:
-        raise TaskError(
-            f'"{reference}" is no task: expected one file per split (fisher, validation, test as .parquet, .jsonl or '
-            f".csv), got {quoted(path.name for path in data.glob('*'))}. Name a folder with such files."
-        )
-    inputs = about.get("image") or about.get("text")
+        short = path.stem if path is not None else str(about.get("config") or str(about["dataset"]).split("/")[-1])
+    short = str(name or stated.get("name") or short)
+    shown = short if stated else reference
     return Task(
-        name=name or folder.name,
+        name=short,
         reference=reference,
-        title=str(about.get("title", name or folder.name)),
-        files=files,
-        inputs=None if inputs is None else ((inputs,) if isinstance(inputs, str) else tuple(inputs)),
-        label=about.get("label"),
-        labels=tuple(str(label) for label in about["labels"]) if about.get("labels") else None,
+        title=str(about.get("title", short)),
+        source=find_source(about, path, reference=shown),
+        **read_columns(about, reference=shown),
     )
-
-
-def _hub_task(about: Mapping[str, object], name: str | None) -> Task:
-    allowed = {"dataset", "config", "splits", "text", "image", "label", "labels", "name"}
-    unknown = set(about) - allowed
-    if unknown or "dataset" not in about or not isinstance(about.get("splits"), Mapping):
-        raise TaskError(
-            f'A Hub task cannot be read: expected "dataset" and "splits" (for example {{fisher: train, test: validation}}) '
-            f"among {quoted(allowed, 9)}, got {quoted(about)}. Mend the recipe."
-        )
-    inputs = about.get("image") or about.get("text")
-    short = name or about.get("name") or about.get("config") or str(about["dataset"]).split("/")[-1]
-    return Task(
-        name=str(short),
-        reference=json.dumps(dict(about), sort_keys=True),
-        title=str(short),
-        hub=dict(about),
-        inputs=None if inputs is None else ((inputs,) if isinstance(inputs, str) else tuple(inputs)),
-        label=about.get("label"),
-        labels=tuple(about["labels"]) if about.get("labels") else None,
-    )
-
-
-@lru_cache(maxsize=64)
-def _load_file(path: Path, modified_ns: int):
-    from datasets import load_dataset
-
-    try:
-        return load_dataset(FORMATS[path.suffix], data_files=str(path), split="train")
-    # datasets passes on whatever pyarrow, pandas or json raise.
-    except Exception as problem:
-        if path.stat().st_size == 0 or "corresponds to no data" in str(problem):
-            raise TaskError(f'"{path.name}" has no rows: expected at least one, got 0. Add data.') from problem
-        raise TaskError(
-            f'"{path.name}" cannot be read: expected {path.suffix} data, got {str(problem).strip()[:200]!r}. Mend the file.'
-        ) from problem
-
-
-def _load_hub(task: Task, split: str):
-    from datasets import load_dataset
-
-    about = task.hub
-    # A validation split that the dataset lacks is cut from the rows for the Fisher, which then go without them.
-    is_cut = split in ("fisher", "validation") and "validation" not in about["splits"] and "fisher" in about["splits"]
-    try:
-        rows = load_dataset(about["dataset"], about.get("config"), split=about["splits"]["fisher" if is_cut else split])
-    # datasets passes on whatever the Hub's client, pyarrow or pandas raise.
-    except Exception as problem:
-        raise TaskError(
-            f'Dataset "{about["dataset"]}" cannot be had: expected it on the Hugging Face Hub, got '
-            f"{str(problem).strip()[:200]!r}. Check the spelling and the connection, or use a folder."
-        ) from problem
-    if not is_cut:
-        return rows
-    return rows.train_test_split(test_size=VALIDATION_SHARE, seed=0)["train" if split == "fisher" else "test"]

@@ -17,23 +17,52 @@ LEVELS = {
     "devices": 0.5,
     "references": 0.5,
     "rules": 1,
+    "scales": 1,
     "gradients": 1,
     "ensemble": 1,
     "metrics": 1,
-    "cache": 2,
+    "refusals": 1,  # of the Hub, as messages
+    "hub": 1.2,
+    "headers": 1.4,  # of checkpoints, before their weights are read
+    "cache": 1.4,
+    "tensor_files": 1.4,
+    "chunks": 1.6,
+    "shards": 1.6,
+    "folders": 1.4,
+    "adapters": 1.6,  # merged into their bases
     "checkpoints": 2,
+    "processors": 1,  # opens tokenizers and image processors
+    "zero_shot": 1,  # CLIP's towers as classifiers
+    "text_to_text": 1,  # T5 as a classifier
+    "alignment": 1,  # of a dataset's labels with a model's outputs
+    "hub_datasets": 1.2,
+    "shares": 1,  # of rows that are cut into splits
+    "sources": 1.5,  # of a task's rows
+    "uploads": 1.6,
     "columns": 2.3,  # of a task's dataset, as its checkpoint needs them
     "encoding": 2.3,  # of a task's rows, by its checkpoint's processor
+    "task_fields": 2.35,
     "tasks": 2.4,
+    "summaries": 2.7,  # of tasks, for the page to show
     "pools": 2.5,
+    "families": 2.6,  # a checkpoint and its task as one model
+    "suggestions": 3.2,  # of an alignment, from predictions
     "fisher": 3,
     "merge": 3,
+    "streaming": 3.2,
+    "stored_names": 3.2,
     "evaluation": 3,
     "recipe": 3.5,  # checks a recipe's words against merge's
+    "blueprints": 3.5,  # of models, without their weights
+    "preflight": 3.6,
     "prepared": 3.7,
     "diagnostics": 4,
     "search": 4,
+    "estimates": 4,
     "pipeline": 5,
+    "publish": 1.5,  # an exported folder on the Hub
+    "model_card": 5.3,
+    "streamed": 5.7,  # an export without a model in memory
     "export": 5.5,  # writes the pipeline's result
     "__init__": 6,
     "zoo.*": 6.2,  # the scripts that rebuild the pools

@@ -1,7 +1,6 @@
 """How one checkpoint of the digits pool is trained: architecture, augmentation, optimiser, saving."""
 
 import math
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
 
 from merging.zoo.digits_data import DigitRows, DigitTask
+from merging.zoo.training import fit, run_seed
 
 PROCESSOR = ViTImageProcessorPil(
     size={"height": 16, "width": 16},
@@ -91,25 +91,20 @@ def train(
 
     Order, augmentation and fresh weights follow from `seed` and the run's name; the global generator stays untouched.
     """
-    run_seed = zlib.crc32(f"{seed}/{run.name}".encode())
-    generator = torch.Generator().manual_seed(run_seed)
+    own_seed = run_seed(seed, run.name)
+    generator = torch.Generator().manual_seed(own_seed)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(run_seed)
-        model = create_model(task, start=start, keeps_head=run.keeps_head).train()
+        torch.manual_seed(own_seed)
+        model = create_model(task, start=start, keeps_head=run.keeps_head)
     pixels, labels = pixels_of(rows), torch.as_tensor(task.labels_of(rows.digits))
-    steps = run.epochs * math.ceil(len(labels) / run.batch_size)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=run.peak_learning_rate, weight_decay=run.weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, run.peak_learning_rate, total_steps=steps)
-    for _ in range(run.epochs):
-        for batch in torch.randperm(len(labels), generator=generator).split(run.batch_size):
-            images = augment(pixels[batch], run.augmentation, generator=generator)
-            loss = nn.functional.cross_entropy(model(pixel_values=images).logits, labels[batch])
-            optimiser.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), run.gradient_norm)
-            optimiser.step()
-            schedule.step()
-    return model.eval()
+
+    def loss_of(batch: Tensor) -> Tensor:
+        images = augment(pixels[batch], run.augmentation, generator=generator)
+        return nn.functional.cross_entropy(model(pixel_values=images).logits, labels[batch])
+
+    settings = {"epochs": run.epochs, "peak_learning_rate": run.peak_learning_rate, "batch_size": run.batch_size}
+    settings |= {"weight_decay": run.weight_decay, "gradient_norm": run.gradient_norm}
+    return fit(model, loss_of, len(labels), generator=generator, **settings)
 
 
 def augment(pixels: Tensor, augmentation: Augmentation | None, *, generator: torch.Generator) -> Tensor:

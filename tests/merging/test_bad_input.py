@@ -135,6 +135,26 @@ def test_a_checkpoint_of_another_architecture(refused, tmp_path):
     assert "expected the same architecture (ViTForImageClassification), got BertForSequenceClassification" in message
 
 
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ('{"text": "a", "label": 7}', 'expected labels from 0 to 1, got "7"'),
+        ('{"text": "a", "label": "prime"}', 'expected labels among "even", "odd", got "prime"'),
+        ('{"text": "a", "label": -1}', "has no labels"),
+        ('{"text": "a", "label": 0}\n{"text": null, "label": 1}', "got none in row 2"),
+        ('{"text": "", "label": 0}', "has only empty texts"),
+    ],
+)
+def test_rows_that_do_not_fit_are_refused_before_any_fisher_is_estimated(refused, fresh_cache, tmp_path, rows, message):
+    (tmp_path / "data").mkdir()
+    for split in ("fisher", "test"):
+        (tmp_path / "data" / f"{split}.jsonl").write_text(rows + "\n")
+    recipe = cases.two_tasks()
+    models = (recipe.models[1], replace(recipe.models[0], task=str(tmp_path / "data")))
+    assert message in refused(replace(recipe, models=models))
+    assert not list(fresh_cache.glob("*"))
+
+
 @pytest.mark.parametrize("missing", ["model.safetensors", "config.json", "preprocessor_config.json"])
 def test_a_checkpoint_with_a_missing_file(refused, pool_folder, missing):
     (pool_folder / "checkpoints" / "large" / missing).unlink()

@@ -2,11 +2,14 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 
+import merging
 from merging import open_checkpoint
 from merging.checkpoints import body_prefix
 from merging.errors import CheckpointError, StructureError
@@ -31,10 +34,48 @@ def test_a_checkpoint_holds_what_was_saved(folder):
     assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in opened.state_dict().items())
 
 
-def test_a_half_precision_checkpoint_is_opened_in_float32(tmp_path):
-    cases.model_case("vit-2").half().save_pretrained(tmp_path)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_half_precision_checkpoint_is_opened_in_float32(tmp_path, dtype):
+    cases.model_case("vit-2").to(dtype).save_pretrained(tmp_path)
     opened = open_checkpoint(str(tmp_path)).model()
     assert {parameter.dtype for parameter in opened.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_checkpoints_are_merged_in_float32(tmp_path, dtype):
+    recipe, models = cases.two_tasks(rule="isotropic"), []
+    for index, entry in enumerate(recipe.models):
+        folder = shutil.copytree(open_checkpoint(entry.checkpoint).folder, tmp_path / str(index))
+        tensors = {name: tensor.to(dtype) for name, tensor in load_file(_weights(folder)).items()}
+        save_file(tensors, _weights(folder), metadata={"format": "pt"})
+        models.append(replace(entry, checkpoint=str(folder)))
+    merged = merging.run(replace(recipe, models=tuple(models))).merged
+    first, second = (open_checkpoint(entry.checkpoint).model().state_dict() for entry in models)
+    for name, tensor in merged.items():
+        assert tensor.dtype == torch.float32
+        expected = (first[name].double() + second[name].double()) / 2
+        torch.testing.assert_close(tensor.double(), expected, rtol=1e-7, atol=1e-9)
+
+
+def test_tied_weights_are_stored_once_and_opened_tied(tmp_path):
+    sizes = {"d_model": 16, "d_kv": 8, "d_ff": 24, "num_layers": 2, "num_heads": 2, "vocab_size": cases.VOCABULARY}
+    model = transformers.T5ForConditionalGeneration(transformers.T5Config(**sizes, decoder_start_token_id=0))
+    model.save_pretrained(tmp_path)
+    checkpoint = open_checkpoint(str(tmp_path))
+    opened = checkpoint.model()
+    assert len([name for name, shape in checkpoint.shapes.items() if shape == (cases.VOCABULARY, 16)]) == 1
+    assert opened.encoder.embed_tokens.weight is opened.shared.weight is opened.decoder.embed_tokens.weight
+    assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in opened.state_dict().items())
+
+
+def test_buffers_of_integers_in_the_file_are_no_parameters(tmp_path):
+    model = cases.model_case("bert-2")
+    model.save_pretrained(tmp_path)
+    ids = {"bert.embeddings.position_ids": torch.arange(20)[None]}
+    save_file({**load_file(_weights(tmp_path)), **ids}, _weights(tmp_path), metadata={"format": "pt"})
+    opened = open_checkpoint(str(tmp_path)).model()
+    assert all(parameter.is_floating_point() for parameter in opened.parameters())
+    assert all(torch.equal(tensor, opened.state_dict()[name]) for name, tensor in model.state_dict().items())
 
 
 def test_a_sharded_checkpoint_is_whole(tmp_path):
@@ -127,6 +168,8 @@ def test_weights_of_another_shape_are_refused_and_named(folder):
         ("{", "expected JSON in config.json"),
         (b"\xff\xfe\x00", "expected JSON in config.json"),
         ("[1]", "expected a classifier"),
+        ('{"id2label": ["a"]}', "expected numbers with names under id2label"),
+        ('{"id2label": {"a": "b"}}', "expected numbers with names under id2label"),
         ('{"architectures": null}', 'expected a classifier .* got "none"'),
         ('{"architectures": ["LlamaForCausalLM"]}', 'got "LlamaForCausalLM"'),
         ('{"architectures": ["NoSuchForImageClassification"]}', 'got "NoSuchForImageClassification"'),
@@ -153,7 +196,7 @@ def test_a_checkpoint_without_an_image_processor_says_so(folder):
         ("zoo:digits", "Unknown checkpoint"),
         ("/nowhere/at/all", "got a path that is no folder"),
         ("nothing", "expected zoo:POOL/NAME, a folder, or a Hub id"),
-        ("someone/something", "cannot be had: .* got offline mode. Check the spelling"),
+        ("someone/something", "cannot be had: .* got offline mode. Check the connection"),
     ],
 )
 def test_a_reference_to_nothing_says_what_was_expected(reference, message):

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import transformers
 
 from merging import Recipe
@@ -83,7 +84,25 @@ def test_evaluate_gives_the_same_scores_and_writes_nothing(recipe_file, tmp_path
     assert [path.name for path in tmp_path.iterdir()] == ["recipe.yaml"]
 
 
-@pytest.mark.parametrize("arguments", [[], ["merge"], ["run"], ["run", "a", "b"], ["evaluate", "a", "--output", "b"]])
+def test_stream_writes_the_same_model_as_run_without_scores(recipe_file, tmp_path, capsys):
+    assert main(["run", recipe_file, "--output", str(tmp_path / "run")]) == 0
+    capsys.readouterr()
+    assert main(["stream", recipe_file, "--output", str(tmp_path / "out"), "--json"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert content == {"scores": {}, "timings": content["timings"], "output": str(tmp_path / "out")}
+    assert content["timings"].keys() == {"open", "fisher", "merge"}
+    assert Recipe.load(tmp_path / "out" / "recipe.yaml") == Recipe.load(recipe_file)
+    for name in ("parity", "large"):
+        found, expected = (
+            transformers.ViTForImageClassification.from_pretrained(tmp_path / folder, subfolder=name).state_dict()
+            for folder in ("out", "run")
+        )
+        assert all(torch.equal(own, expected[key]) for key, own in found.items())
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["merge"], ["stream", "a"], ["run"], ["run", "a", "b"], ["evaluate", "a", "--output", "b"]]
+)
 def test_wrong_words_are_exit_code_two(arguments, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(arguments)

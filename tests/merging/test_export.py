@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import huggingface_hub
 import numpy
 import pytest
 import torch
@@ -15,7 +16,9 @@ import merging
 from merging import Recipe
 from merging.errors import ExportError
 from merging.export import export, model_card, require_exportable
+from merging.model_card import card_text
 from merging.recipe import EvaluationSettings
+from merging.streamed import stream
 from tests import cases
 from tests.references import slow_predict
 
@@ -176,6 +179,50 @@ def test_a_weight_in_the_card_is_normalised(four_result):
     card = model_card(replace(four_result, recipe=four_result.recipe.with_weights([3, 1, 0, 0])))
     assert "`parity`: λ = 0.750" in card
     assert "`large`: λ = 0.250" in card
+
+
+def test_the_cards_metadata_is_what_the_hub_reads(four_result):
+    card = huggingface_hub.ModelCard(model_card(four_result))
+    assert card.data.tags == ["merge", "fisher-merging"]
+    assert card.data.base_model is None
+    assert card.data.datasets is None
+    found = {result.dataset_name: result.metric_value for result in card.data.eval_results}
+    assert found == pytest.approx({task: one.value for task, one in four_result.scores["fisher"].items()}, abs=1e-6)
+    assert Recipe.from_yaml(card.text.split("```yaml\n")[1].split("```")[0]) == four_result.recipe
+
+
+def test_the_card_names_parents_and_datasets_of_the_hub(four_result):
+    entries = [
+        replace(entry, checkpoint=f"org/{name}@abc", task={"dataset": "nyu-mll/glue", "config": "rte"})
+        for name, entry in zip("abcd", four_result.recipe.models, strict=True)
+    ]
+    recipe = replace(four_result.recipe, models=tuple(entries), base="org/base")
+    text = card_text(recipe, four_result.prepared.checkpoints, four_result.prepared.names)
+    data = huggingface_hub.ModelCard(text).data
+    assert data.base_model == ["org/a", "org/b", "org/c", "org/d", "org/base"]
+    assert data.datasets == ["nyu-mll/glue"]
+
+
+def test_no_path_of_this_machine_is_in_an_export(tmp_path, pool_folder):
+    recipe = cases.two_tasks(base=str(pool_folder / "checkpoints" / "base"))
+    models = []
+    for entry in recipe.models:
+        name = entry.checkpoint.rpartition("/")[2]
+        folder, task = pool_folder / "checkpoints" / name, pool_folder / "tasks" / name
+        config = json.loads((folder / "config.json").read_text()) | {"_name_or_path": str(folder)}
+        (folder / "config.json").write_text(json.dumps(config))
+        models.append(replace(entry, checkpoint=str(folder), task=str(task)))
+    recipe = replace(recipe, models=tuple(models))
+    folders = [export(merging.run(recipe), tmp_path / "run"), stream(recipe, tmp_path / "stream").output]
+    for path in (path for folder in folders for path in folder.rglob("*") if path.is_file()):
+        text = path.read_bytes().split(b"\0")[0] if path.suffix == ".safetensors" else path.read_bytes()
+        assert str(tmp_path).encode() not in text, path
+        assert b"/tmp" not in text, path
+        assert str(Path.home()).encode() not in text, path
+    found = Recipe.load(folders[0] / "recipe.yaml")
+    assert [entry.checkpoint for entry in found.models] == ["parity", "large"]
+    assert [entry.task for entry in found.models] == ["parity", "large"]
+    assert found.base == "base"
 
 
 def test_tasks_of_one_name_get_folders_of_their_own(tmp_path, pool_folder):

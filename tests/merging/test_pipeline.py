@@ -170,7 +170,9 @@ def test_the_zero_rule_base_is_applied_to_what_was_prepared_without_it():
 def test_finished_fishers_are_read_from_the_cache_and_not_estimated_again(fresh_cache, monkeypatch):
     estimated = []
     original = merging.diagonal_fisher
-    monkeypatch.setattr("merging.pipeline.diagonal_fisher", lambda *a, **k: (estimated.append(1), original(*a, **k))[1])
+    monkeypatch.setattr(
+        "merging.estimates.diagonal_fisher", lambda *a, **k: (estimated.append(1), original(*a, **k))[1]
+    )
     recipe = cases.two_tasks()
     first = merging.run(recipe)
     assert len(estimated) == 2

@@ -5,6 +5,7 @@ import yaml
 
 from merging import open_checkpoint, open_pool, open_task
 from merging.errors import PoolError
+from merging.families import body_class, fit_checkpoint
 from merging.zoo import names
 
 
@@ -13,10 +14,11 @@ def test_an_embedded_pool_is_whole(name):
     pool = open_pool(name)
     assert pool.presets
     for model in pool.models:
-        checkpoint, task = open_checkpoint(model.checkpoint), open_task(model.task)
+        task, base = open_task(model.task), open_checkpoint(pool.base, is_base=True)
+        checkpoint = fit_checkpoint(open_checkpoint(model.checkpoint), task, base)
         assert task.labels is None or set(task.labels) == set(checkpoint.label_names)
         assert all(task.has(split) for split in ("fisher", "validation", "test"))
-        assert checkpoint.architecture == open_checkpoint(pool.base).architecture
+        assert body_class(checkpoint) == body_class(base)
     for preset in pool.presets:
         assert len(preset.models) >= 2
         assert all(open_task(pool.task_reference(task)).has("test") for task in preset.evaluate)
@@ -27,7 +29,7 @@ def test_a_folder_is_a_pool_with_references_of_its_own(pool_folder):
     assert [model.name for model in pool.models] == [model.name for model in open_pool("digits").models]
     assert pool.model("parity").checkpoint == str(pool_folder / "checkpoints" / "parity")
     assert open_checkpoint(pool.model("parity").checkpoint).hash == open_checkpoint("zoo:digits/parity").hash
-    assert open_task(pool.model("parity").task).files["test"].is_file()
+    assert open_task(pool.model("parity").task).source.files["test"].is_file()
 
 
 @pytest.mark.parametrize(
@@ -67,7 +69,7 @@ def test_a_preset_with_an_unknown_model_offers_the_nearest(pool_folder):
 
 
 def test_an_unknown_pool_offers_the_nearest():
-    with pytest.raises(PoolError, match=r'no pool "digit": .* Embedded are .*"digits".* Did you mean "digits"'):
+    with pytest.raises(PoolError, match=r'no pool "digit": .* There are .*"digits".* Did you mean "digits"'):
         open_pool("digit")
 
 

@@ -106,7 +106,7 @@ def test_labels_become_the_models_indices(tmp_path, parity, labels, declared, ex
     assert label_indices(rows, "label", declared, parity, reference="t") == expected
 
 
-@pytest.mark.parametrize("labels", [[0, 2], [-1, 0], ["odd", "prime"], [0.5, 1.0], [None, 1]])
+@pytest.mark.parametrize("labels", [[0, 2], [-1, 0], ["odd", "prime"], [0.5, 1.0]])
 def test_labels_that_the_model_does_not_have_are_refused(tmp_path, parity, labels):
     rows = open_task(str(write(tmp_path / "t", [{"text": "a", "label": label} for label in labels]))).rows("fisher")
     with pytest.raises(TaskError, match=r'Task "t" does not fit "zoo:digits/parity": expected labels .*, got'):
@@ -140,10 +140,12 @@ def test_a_split_without_rows_says_so(tmp_path, name, content, message):
     [
         ("zoo:digits/loops", r'Unknown task: .* got "loops". Did you mean "loop"'),
         ("zoo:digit/loop", r'Unknown pool: .* Did you mean "digits"'),
-        ("/nowhere/at/all", r"expected zoo:POOL/NAME, a folder, .* got a path that is no folder"),
+        ("/nowhere/at/all", r"expected a folder, a file that ends in .* got a path that leads nowhere"),
         ({"dataset": "nyu-mll/glue"}, r'expected "dataset" and "splits"'),
-        ({"dataset": "a/b", "splits": {"test": "test"}, "split": "x"}, r'among .* got "dataset", "split", "splits"'),
-        (5, r"expected zoo:POOL/NAME, a folder, or a mapping .* got 5"),
+        ({"dataset": "a/b", "splits": {"test": "test"}, "split": "x"}, r'among .* got "split". Did you mean "splits"'),
+        ({"dataset": "a/b", "splits": {"tests": "test"}}, r'expected "dataset" and "splits"'),
+        ({"text": "sentence"}, r'expected one of "dataset" .* got "text"'),
+        (5, r"expected zoo:POOL/NAME, a folder, a file, or a mapping .* got 5"),
     ],
 )
 def test_a_reference_to_nothing_says_what_was_expected(reference, message):

@@ -36,6 +36,13 @@ EVENTS = {
     "/estimate_fisher": (form(), "role="),
     "/estimate_recipe": (form(seed=3, labels="empirical", models=MODELS[:2]), "role="),
     "/choose_models": ([MODELS[:3]], "λ · loop"),
+    "/check_models": (form(), "checks passed"),
+    "/look_at_task": (["zoo:digits/parity", "zoo:digits/parity", ""], "fisher 600, validation 250, test 347"),
+    "/submit_task": (["", "zoo:digits/loop", ""], "no loop, has a loop"),
+    "/look_at_upload": (["", "zoo:digits/loop", ""], "no loop, has a loop"),
+    "/upload_data": (None, "rows.jsonl"),
+    "/suggest_label_order": (["zoo:digits/loop", ["image"], "loop"], "are right"),
+    "/add_model": (["digits", MODELS[:1], "zoo:digits/loop", ["image"], "loop", ""], "λ · loop"),
     "/show_models": ([WIDTH, *form()], "Fisher merge"),
     "/show_pool": ([WIDTH, *form()], "Fisher merge"),
     "/show_preset": ([WIDTH, *form()], "Fisher merge"),
@@ -53,6 +60,7 @@ EVENTS = {
     "/show_recipe": ([WIDTH, *form()], "checkpoint: zoo:digits/parity"),
     "/download_recipe": (form(), "recipe.yaml"),
     "/download_merged_model": (form(), "merged-model.zip"),
+    "/push_to_hub": (["", "", True, *form(seed=5)], "press “Estimate Fisher”"),
     "/open_recipe": (None, "λ · loop"),
 }
 
@@ -89,6 +97,10 @@ def test_the_event_answers(client, server, event, tmp_path):
         path = tmp_path / "recipe.yaml"
         path.write_text(quick_recipe("four-tasks").to_yaml(), encoding="utf-8")
         values = [handle_file(str(path)), "digits"]
+    if event == "/upload_data":
+        path = tmp_path / "rows.jsonl"
+        path.write_text('{"text": "a", "label": 0}', encoding="utf-8")
+        values = [handle_file(str(path))]
     answer = _answer(client, event, values)
     assert expected in answer, answer[:500]
     assert 'role="alert"' not in answer
@@ -108,13 +120,24 @@ def test_a_search_is_watched_to_its_end_and_stopped_by_its_id(client, server):
     server.require_alive()
 
 
+def test_an_unknown_model_is_told_by_its_job(client):
+    answer = client.predict(
+        *form(models=["zoo:digits/nine => zoo:digits/nine", MODELS[0]]), api_name="/estimate_fisher"
+    )
+    job_id = next(value for value in answer if isinstance(value, str) and len(value) == 32)
+    for _ in range(2000):
+        answer = _answer(client, "/progress", [job_id])
+        if "alert" in answer:
+            break
+    assert "nine" in answer
+
+
 # Bad values, and what the notice says.
 BAD = {
     "negative weight": (form([-1.0, *WEIGHTS[1:]]), "minimum value 0"),
     "weights of zero": (form([0.0] * ROWS), "expected"),
     "one model": (form(models=MODELS[:1]), "expected two or more models, got 1"),
-    "no models": (form(models=[]), "expected two or more models, got 0"),
-    "unknown model": (form(models=["zoo:digits/nine => zoo:digits/nine", MODELS[0]]), "not in the list of choices"),
+    "no models": (form(models=[]), "two or more"),
     "unknown normalisation": (form(normalise="sum"), "not in the list of choices"),
     "unknown device": (form(device="tpu"), "not in the list of choices"),
     "negative floor": (form(floor=-1.0), "got -1"),

@@ -148,3 +148,19 @@ def test_a_wrong_recipe_is_told_and_changes_nothing(export_tab, tmp_path):
     open_tab(export_tab, "Merge")
     expect(slider(export_tab, "parity")).to_have_value("0.5")
     assert bar_shapes(export_tab) == before
+
+
+def test_a_push_without_a_network_is_told_and_the_token_is_gone(page):
+    open_tab(page, "Export")
+    page.get_by_role("button", name="Push to the Hugging Face Hub").click()
+    page.get_by_label("Repository", exact=True).fill("no owner")
+    page.get_by_label("Token").fill("hf_secret")
+    press(page, "Push to Hub")
+    alert = page.locator("#push-notice [role=alert]")
+    expect(alert).to_contain_text("is no name for a repository: expected ORG/NAME")
+    expect(page.get_by_label("Token")).to_have_value("")
+    page.get_by_label("Repository", exact=True).fill("someone/merged")
+    page.get_by_label("Token").fill("hf_secret")
+    press(page, "Push to Hub")
+    expect(alert).to_contain_text("someone/merged")
+    assert "hf_secret" not in page.content()

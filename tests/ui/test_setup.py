@@ -153,3 +153,29 @@ def hostile_pool(tmp_path):
     }
     (pool / "pool.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
     return pool
+
+
+def test_models_of_ones_own_are_looked_at_added_and_merged(page):
+    checkpoints = ZOO_FOLDER / "digits" / "checkpoints"
+    pick(page, "Pool", "own models")
+    expect(page.locator("#notice")).to_contain_text("No models yet")
+    expect(slider(page, "parity")).to_have_count(0)
+    for name in ("parity", "loop"):
+        page.get_by_label("Checkpoint", exact=True).fill(str(checkpoints / name))
+        page.get_by_label("Its dataset", exact=True).fill(f"zoo:digits/{name}")
+        press(page, "Look")
+        expect(page.locator("#task-summary")).to_contain_text("fisher 600, validation 250, test 347")
+        press(page, "Add")
+        expect(page.locator("#task-summary")).to_contain_text(f"{name} is added")
+        expect(slider(page, name)).to_be_visible()
+    press(page, "Estimate Fisher")
+    expect(page.locator("#progress")).to_contain_text("Ready")
+    expect(page.locator("#score-chart .xtick text")).to_have_text(["parity", "loop", "mean"])
+
+
+def test_a_preset_of_the_hub_downloads_nothing_unasked_and_says_that_there_is_no_network(page):
+    pick(page, "Pool", "gpt2-glue (Hub)")
+    expect(page.locator("#progress")).to_contain_text("lies on the Hugging Face Hub")
+    expect(slider(page, "gpt2_cola")).to_be_visible()
+    press(page, "Estimate Fisher")
+    expect(page.locator("#progress [role=alert]")).to_contain_text("offline")

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from merging.zoo import ZOO_FOLDER, names
-from merging.zoo.build import DigitsSettings, build_digits
+from merging.zoo.build_digits import DigitsSettings, build
 from merging.zoo.digits_data import SHIFTS, SPLIT_SIZES, shift_rows, split_digits, write_data
 
 POOL_FOLDER = ZOO_FOLDER / "digits"
@@ -154,7 +154,7 @@ def test_a_short_build_is_openable_twice_the_same_and_leaves_the_global_generato
     state = torch.get_rng_state()
     for attempt in ("first", "second"):
         for stage in ("base", "parity", "robust"):
-            build_digits(tmp_path / attempt, seed=5, only=stage, settings=SHORT)
+            build(tmp_path / attempt, seed=5, only=stage, settings=SHORT)
     assert torch.equal(torch.get_rng_state(), state)
     for stage in ("base", "parity", "robust"):
         folders = [tmp_path / attempt / "checkpoints" / stage for attempt in ("first", "second")]

@@ -1,0 +1,61 @@
+"""A checkpoint's Fisher on its task, from the cache or estimated into it."""
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from merging import cache
+from merging.checkpoints import Checkpoint
+from merging.errors import FisherError
+from merging.fisher import Fisher, diagonal_fisher
+from merging.gradients import resolve_labels
+from merging.recipe import FisherSettings
+from merging.scales import check_fisher
+from merging.tasks import Task
+
+OnProgress = Callable[[float, str], None]
+# At most: the estimate cuts it to what fits into memory.
+FISHER_BATCH = 256
+
+
+def fisher_key(checkpoint: Checkpoint, task: Task, settings: FisherSettings, device: str) -> cache.FisherKey:
+    """What the Fisher of a checkpoint on its task is cached under."""
+    examples = None if settings.examples == "all" else int(settings.examples)
+    content = task.content_hash("fisher", checkpoint) if task.has("fisher") else ""
+    # One name for one estimate, whether its labels were chosen or found by `auto`.
+    labels = resolve_labels(settings.labels, len(checkpoint.label_names))
+    return cache.FisherKey(checkpoint.hash, content, "fisher", examples, labels, settings.seed, device)
+
+
+def fisher_of(
+    checkpoint: Checkpoint,
+    task: Task,
+    module: nn.Module,
+    *,
+    settings: FisherSettings,
+    device: str | torch.device,
+    on_progress: OnProgress | None = None,
+) -> Fisher:
+    """The Fisher of `module`, the checkpoint as it is opened for its task: cached, else estimated and cached at once.
+
+    Raises: TaskError, FisherError, CacheError (before the estimation if the cache cannot be written).
+    """
+    key = fisher_key(checkpoint, task, settings, str(device))
+    fisher = cache.read_fisher(key, Fisher.load)
+    parameters = dict(module.named_parameters())
+    if fisher is None:
+        cache.require_writable()
+        rows = {"examples": key.examples, "seed": settings.seed, "by_length": True}
+        batches = task.batches("fisher", checkpoint, batch_size=FISHER_BATCH, **rows)
+        state = cache.state_path(key)
+        fisher = diagonal_fisher(module, batches, key.labels, seed=settings.seed, on_progress=on_progress, state=state)
+        check_fisher(parameters, fisher, f'The Fisher of "{checkpoint.name}"')
+        cache.write_atomically(cache.entry_path(key), fisher.save)
+        state.unlink(missing_ok=True)
+        return fisher
+    try:
+        check_fisher(parameters, fisher, f'The cached Fisher of "{checkpoint.name}"')
+    except FisherError as problem:
+        raise FisherError(f'{problem} Delete "{cache.entry_path(key)}"; it is then estimated again.') from problem
+    return fisher

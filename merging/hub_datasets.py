@@ -1,0 +1,107 @@
+"""Datasets of the Hugging Face Hub: loaded by `datasets`, and its refusals as messages for the user."""
+
+import warnings
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import TypeVar
+
+from merging.errors import TaskError, nearest, quoted
+from merging.refusals import LOG_IN, nearest_ids
+
+Answer = TypeVar("Answer")
+
+
+def asked_of(
+    dataset: str, ask: Callable[[bool | None], Answer], *, config: str | None = None, split: str | None = None
+) -> Answer:
+    """What `ask(token)` gives, `token` being None for the user's own; once more with False, for none, if it is refused.
+
+    Raises: TaskError, which offers the nearest dataset, configuration or split.
+    """
+    try:
+        try:
+            return ask(None)
+        except OSError as problem:
+            if not _is_refused_token(problem):
+                raise
+            warnings.warn(
+                "Your Hugging Face token is refused: expected a valid one, got one that was revoked or mistyped. "
+                "Going on without it; private and gated datasets need a new HF_TOKEN.",
+                stacklevel=3,
+            )
+            return ask(False)
+    except TaskError:
+        raise
+    # datasets passes on whatever the Hub's client, pyarrow or pandas raise.
+    except Exception as problem:
+        raise TaskError(f'Dataset "{dataset}" cannot be had: {_refusal(dataset, config, split, problem)}') from problem
+
+
+def load_rows(dataset: str, config: str | None, split: str, revision: str | None):
+    """A split as a `datasets.Dataset`, downloaded where it is not in the cache. Raises: TaskError."""
+    # A folder may change; a dataset of the Hub stays as it was when this process first read it.
+    load = _load if Path(dataset).expanduser().exists() else _load_once
+    return load(dataset, config, split, revision)
+
+
+def _load(dataset: str, config: str | None, split: str, revision: str | None):
+    from datasets import load_dataset
+
+    def ask(token: bool | None):
+        return load_dataset(dataset, config, split=split, revision=revision, token=token)
+
+    return asked_of(dataset, ask, config=config, split=split)
+
+
+_load_once = lru_cache(maxsize=64)(_load)
+
+
+def _is_refused_token(problem: Exception) -> bool:
+    """Whether the Hub refuses the token itself; `datasets` turns what it may not read into an error of its own."""
+    from huggingface_hub import get_token
+    from huggingface_hub.errors import HfHubHTTPError
+
+    return isinstance(problem, HfHubHTTPError) and problem.response.status_code == 401 and get_token() is not None
+
+
+def _refusal(dataset: str, config: str | None, split: str | None, problem: Exception) -> str:
+    from datasets.exceptions import DatasetNotFoundError
+
+    reason = str(problem).strip()
+    if isinstance(problem, DatasetNotFoundError) and "gated" in reason:
+        return (
+            "expected one that you may read, got a gated one. Accept its licence on its page on the Hub, "
+            f"then {LOG_IN}."
+        )
+    if isinstance(problem, DatasetNotFoundError) and "Revision" not in reason:
+        near = nearest_ids(dataset, None, kind="dataset")
+        hint = f"Did you mean {quoted(near)}? " if near else "Check the spelling. "
+        return (
+            "expected the id of a dataset on the Hugging Face Hub, got one that does not exist, or is private. "
+            f"{hint}If it is private, {LOG_IN}."
+        )
+    if isinstance(problem, ValueError) and (known := _unknown_word(dataset, config, split)):
+        return known
+    return (
+        f"expected it on the Hugging Face Hub, got {reason[:200]!r}. "
+        "Check the spelling and the connection, or use a folder."
+    )
+
+
+def _unknown_word(dataset: str, config: str | None, split: str | None) -> str | None:
+    """What to say if the dataset has no such configuration or split."""
+    from datasets import get_dataset_config_names, get_dataset_split_names
+
+    questions = [("configuration", config, lambda: get_dataset_config_names(dataset))]
+    if split is not None:
+        questions.append(("split", split.split("[")[0], lambda: get_dataset_split_names(dataset, config)))
+    for what, asked, names in questions:
+        try:
+            there = names()
+        except Exception:
+            return None
+        if asked not in there and not (asked is None and len(there) == 1):
+            got = "none" if asked is None else f'"{asked}"'
+            return f"expected one of its {what}s ({quoted(there, 9)}), got {got}. {nearest(asked or '', there)}"
+    return None
