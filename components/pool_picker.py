@@ -95,7 +95,12 @@ def create_pool_picker(below_models: Callable[[], object]) -> tuple[PoolPicker, 
         )
         examples = gr.Slider(*EXAMPLES, value=SETTINGS.examples, step=EXAMPLES[0], label="Fisher examples")
         seed = gr.Number(SETTINGS.seed, label="Seed", precision=0)
-        base = gr.Textbox(pool.base or "", label="Base checkpoint", info="used by the zero rule “base”", max_lines=1)
+        base = gr.Textbox(
+            pool.base or "",
+            label="Base checkpoint",
+            info="for the zero rule “base”, and for the zero-shot heads of CLIP",
+            max_lines=1,
+        )
     device = gr.Dropdown(["auto", *available_devices()], value="auto", label="Device")
     return PoolPicker(
         pool_list, preset, about, models, checks, own, heads, tasks, labels, examples, seed, device, base

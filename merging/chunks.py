@@ -1,6 +1,6 @@
 """Parts of a tensor of several models, read one after the other into the same few buffers."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -13,6 +13,8 @@ from merging.tensor_files import DTYPES, StoredTensor, TensorFiles
 # Numbers of each model at a time: with two models and their Fishers all buffers together stay in a second cache of 2 MB.
 # Half as many cost a tenth more in calls; 16,384 to 49,152 are as fast.
 CHUNK = 16_384
+REPORTED = 1 << 20  # numbers: a report, and a chance to cancel, about every 10 ms
+OnProgress = Callable[[float, str], None]
 
 
 class TensorsInMemory(Mapping[str, Tensor]):
@@ -108,3 +110,17 @@ class Chunks:
         dtype = source[name].dtype
         source.read(name, start, self._bytes[: count * dtype.itemsize])
         return self._stored[dtype] if count == self.length else self._stored[dtype][:count]
+
+
+class Reporter:
+    """Turns numbers done into fractions, not too often."""
+
+    def __init__(self, on_progress: OnProgress | None, total: int):
+        self._on_progress, self._total = on_progress, max(total, 1)
+        self._done = self._told = 0
+
+    def __call__(self, count: int, text: str) -> None:
+        self._done += count
+        if self._on_progress and (self._done - self._told >= REPORTED or self._done == self._total):
+            self._told = self._done
+            self._on_progress(self._done / self._total, text)

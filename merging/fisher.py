@@ -19,6 +19,7 @@ from merging.errors import FisherError
 from merging.gradients import SquaredGradients
 from merging.gradients.per_example import batch_length, rows_of
 from merging.gradients.readiness import original
+from merging.scales import SIZES, size_of
 
 OnProgress = Callable[[float, str], None]
 
@@ -51,10 +52,14 @@ class Fisher(Mapping[str, Tensor]):
         return replace(self, tensors=moved)
 
     def save(self, path: Path) -> None:
-        """Writes a safetensors file, with the estimator's settings in its metadata."""
+        """Writes a safetensors file, with the estimator's settings and the tensors' sizes in its metadata.
+
+        With the sizes a merge from file to file need not read the Fisher twice.
+        """
         about = {"examples": self.examples, "labels": self.labels, "seed": self.seed, "fallbacks": dict(self.fallbacks)}
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.tensors.items()}
-        save_file(tensors, path, metadata={"fisher": json.dumps(about)})
+        sizes = {name: size_of(tensor) for name, tensor in tensors.items()}
+        save_file(tensors, path, metadata={"fisher": json.dumps(about), SIZES: json.dumps(sizes)})
 
     @staticmethod
     def load(path: Path) -> "Fisher":

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -9,6 +10,7 @@ from torch import Tensor
 from merging.errors import FisherError, quoted
 
 NORMALISATIONS = ("trace", "l2", "none")
+SIZES = "sizes"  # of its tensors, in the metadata of a Fisher's file
 
 
 def fisher_scales(
@@ -25,18 +27,45 @@ def fisher_scale(pieces: Iterable[Tensor], *, floor: float, normalise: str) -> f
     """What one floored Fisher is divided by, from its tensors or parts of them; 1 where it is zero everywhere."""
     widest = (_widest(piece) for piece in pieces if piece.numel())
     floored = (tensor.clamp_min(floor) for tensor in widest) if floor > 0 else widest
-    scale = 1.0
+    if normalise == "none":
+        return 1.0
     if normalise == "trace":
         scale = math.fsum(float(tensor.sum()) for tensor in floored)
-    elif normalise == "l2":
-        # Relative to the largest entry, whose square may be 0 or infinite.
-        peaks, norms = [], []
-        for tensor in floored:
-            if peak := float(tensor.max()):
-                peaks.append(peak)
-                norms.append(float(torch.linalg.vector_norm(tensor / peak)))
-        largest = max(peaks, default=0.0)
-        scale = largest * math.hypot(*(norm * (peak / largest) for peak, norm in zip(peaks, norms, strict=True)))
+        return scale if scale > 0 else 1.0
+    return scale_of_sizes((size_of(tensor) for tensor in floored), normalise=normalise)
+
+
+class Size(NamedTuple):
+    """A tensor's sum, smallest and largest entry, and its norm in units of the largest (a square may be 0 or infinite)."""
+
+    total: float
+    least: float
+    peak: float
+    norm: float
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether all entries are finite and ≥ 0."""
+        return self.least >= 0 and self.peak < math.inf
+
+
+def size_of(tensor: Tensor) -> Size:
+    """The size of a Fisher's tensor, or of a part of it, summed in float64."""
+    if tensor.numel() == 0:
+        return Size(0.0, 0.0, 0.0, 0.0)
+    wide = _widest(tensor)
+    least, peak = (float(value) for value in torch.aminmax(wide))
+    return Size(float(wide.sum()), least, peak, float(torch.linalg.vector_norm(wide / peak)) if peak else 0.0)
+
+
+def scale_of_sizes(sizes: Iterable[Size], *, normalise: str) -> float:
+    """What a Fisher without a floor is divided by, from the sizes of its tensors; 1 where it is zero everywhere."""
+    if normalise == "trace":
+        scale = math.fsum(size.total for size in sizes)
+    else:
+        sizes = [size for size in sizes if size.peak]
+        largest = max((size.peak for size in sizes), default=0.0)
+        scale = largest * math.hypot(*(size.norm * (size.peak / largest) for size in sizes))
     return scale if scale > 0 else 1.0
 
 

@@ -1,5 +1,6 @@
 """Merges checkpoints from file to file, a chunk of one tensor at a time: memory does not grow with the models."""
 
+import json
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -9,21 +10,29 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from merging.chunks import CHUNK, Chunks, Source, as_source
+from merging.chunks import CHUNK, Chunks, Reporter, Source, as_source
 from merging.errors import ExportError, StructureError
 from merging.folders import replace_folder, require_space
 from merging.headers import weight_files
 from merging.merge import Combination, check_base, checked_settings, disagreement
 from merging.parameters import check_same_structure
 from merging.rules import RULES
-from merging.scales import check_fisher_shapes, check_fisher_values, fisher_scale, is_within, require_fishers
+from merging.scales import (
+    SIZES,
+    Size,
+    check_fisher_shapes,
+    check_fisher_values,
+    fisher_scale,
+    is_within,
+    require_fishers,
+    scale_of_sizes,
+)
 from merging.shards import write_shards
 from merging.tensor_files import StoredTensor, TensorFiles
 
 OnProgress = Callable[[float, str], None]
 Names = Collection[str] | Callable[[str], bool]
 Tensors = str | Path | Mapping[str, Tensor] | Source  # a folder, a safetensors file, tensors in memory, …
-REPORTED = 1 << 20  # numbers: a report, and a chance to cancel, about every 10 ms
 
 
 def merge_files(
@@ -57,7 +66,7 @@ def exchange_body(source: str | Path, body: str | Path, folder: Path, *, on_prog
     with TensorFiles(weight_files(Path(source))) as own, TensorFiles(weight_files(Path(body))) as other:
         check_same_structure([other, {name: own[name] for name in own if name in other}])
         owners = {name: other if name in other else own for name in own}
-        report = _Reporter(on_progress, sum(tensor.numel() for tensor in own.values()))
+        report = Reporter(on_progress, sum(tensor.numel() for tensor in own.values()))
 
         def parts(tensor: StoredTensor) -> Iterator[Tensor]:
             for span in chunks.spans(tensor.numel()):
@@ -118,11 +127,14 @@ class FileMerge:
     def write(self, folder: Path, on_progress: OnProgress | None = None) -> None:
         """Merges into new files in `folder`. Raises: MergingError, naming the tensor that cannot be merged."""
         scales = None
-        passes = len(self._fishers) if self.normalise != "none" else 0
+        sizes = [self._stored_sizes(fisher) for fisher in self._fishers]
+        # Whose numbers nobody has looked at before they are merged.
+        self._unchecked = [self.normalise == "none" and own is None for own in sizes]
+        passes = sizes.count(None) if self.normalise != "none" else 0
         ruled = sum(tensor.numel() for tensor in self._ruled.values())
-        report = _Reporter(on_progress, passes * ruled + sum(tensor.numel() for tensor in self._kept()))
+        report = Reporter(on_progress, passes * ruled + sum(tensor.numel() for tensor in self._kept()))
         if self._fishers:
-            scales = [self._scale(position, report) for position in range(passes)] or [1.0] * len(self._fishers)
+            scales = [self._scale(position, own, report) for position, own in enumerate(sizes)]
         by_rule = Combination(self.rule, self._lambdas, self.floor, scales, self.zero_rule)
         by_weight = Combination("isotropic", self._lambdas)
         results = [(tensor, self._result_dtype(tensor)) for tensor in self._kept()]
@@ -159,11 +171,24 @@ class FileMerge:
     def _result_dtype(self, tensor: StoredTensor) -> torch.dtype:
         return self.dtype if self.dtype is not None and tensor.is_floating_point() else tensor.dtype
 
-    def _scale(self, position: int, report: "_Reporter") -> float:
-        """One pass over a Fisher: what it is divided by, and whether it can be used."""
+    def _stored_sizes(self, fisher: Source) -> list[Size] | None:
+        """The sizes of the tensors that are merged, where the Fisher's file has them, all sound, and there is no floor."""
+        try:
+            stored = json.loads(getattr(fisher, "metadata", {})[SIZES])
+            sizes = [Size(*map(float, stored[name])) for name in self._ruled]
+        except (KeyError, TypeError, ValueError):
+            return None
+        return sizes if self.floor == 0 and all(size.is_sound for size in sizes) else None
+
+    def _scale(self, position: int, sizes: list[Size] | None, report: "Reporter") -> float:
+        """What a Fisher is divided by: from the sizes in its file, else by one pass over it, which also checks it."""
+        if self.normalise == "none":
+            return 1.0
+        if sizes is not None:
+            return scale_of_sizes(sizes, normalise=self.normalise)
         return fisher_scale(self._pieces(position, report), floor=self.floor, normalise=self.normalise)
 
-    def _pieces(self, position: int, report: "_Reporter") -> Iterator[Tensor]:
+    def _pieces(self, position: int, report: "Reporter") -> Iterator[Tensor]:
         for name, tensor in self._ruled.items():
             for span in self._summed.spans(tensor.numel()):
                 piece = self._summed.read_stored(self._fishers[position], name, span)
@@ -171,7 +196,7 @@ class FileMerge:
                 yield piece
                 report(span[1], f"Summing Fisher {position + 1}")
 
-    def _parts(self, tensor: StoredTensor, combination: Combination, report: "_Reporter") -> Iterator[Tensor]:
+    def _parts(self, tensor: StoredTensor, combination: Combination, report: "Reporter") -> Iterator[Tensor]:
         """The numbers of one result in order, each part valid until the next one."""
         name, is_merged = tensor.name, tensor.is_floating_point() and not self._is_single(tensor.name)
         for span in self._values.spans(tensor.numel()):
@@ -199,10 +224,9 @@ class FileMerge:
         if combination.scales is None:
             return combination.of(name, values)
         curvature = self._curvature.read(self._fishers, name, span)
-        if self.normalise == "none":
-            # Nobody has looked at them yet.
-            for position, own in enumerate(curvature, start=1):
-                check_fisher_values(name, own, f"Fisher {position}")
+        for position, own in enumerate(curvature):
+            if self._unchecked[position]:
+                check_fisher_values(name, own, f"Fisher {position + 1}")
         base = None if self._base is None else self._at_base.read([self._base], name, span)[0]
         return combination.of(name, values, curvature, base)
 
@@ -213,20 +237,6 @@ class FileMerge:
             if not torch.equal(own, self._curvature.read_stored(other, tensor.name, span)):
                 raise disagreement(tensor.name, tensor.dtype)
         return own
-
-
-class _Reporter:
-    """Turns numbers done into fractions, not too often."""
-
-    def __init__(self, on_progress: OnProgress | None, total: int):
-        self._on_progress, self._total = on_progress, max(total, 1)
-        self._done = self._told = 0
-
-    def __call__(self, count: int, text: str) -> None:
-        self._done += count
-        if self._on_progress and (self._done - self._told >= REPORTED or self._done == self._total):
-            self._told = self._done
-            self._on_progress(self._done / self._total, text)
 
 
 def _opened(source: Tensors, opened: ExitStack) -> Source:

@@ -60,6 +60,7 @@ class TensorFiles(Mapping[str, StoredTensor]):
 
     def __init__(self, files: Sequence[Path]):
         self.files = [Path(file) for file in files]
+        self.metadata: dict[str, str] = {}
         self._tensors: dict[str, StoredTensor] = {}
         self._descriptors: dict[Path, int] = {}
         self._open = ExitStack()
@@ -112,7 +113,9 @@ class TensorFiles(Mapping[str, StoredTensor]):
             raise _damaged(file, "a safetensors file", problem.strerror) from problem
         self._open.callback(os.close, descriptor)
         self._descriptors[file] = descriptor
-        for tensor in _read_header(file, descriptor):
+        tensors, metadata = _read_header(file, descriptor)
+        self.metadata |= metadata
+        for tensor in tensors:
             if tensor.name in self._tensors:
                 other = self._tensors[tensor.name].file.name
                 raise _damaged(file, "every tensor once", f'"{tensor.name}", which is in "{other}", too')
@@ -131,15 +134,15 @@ def header_bytes(tensors: Sequence[tuple[str, torch.dtype, tuple[int, ...]]], me
     return len(text).to_bytes(8, "little") + text
 
 
-def _read_header(file: Path, descriptor: int) -> list[StoredTensor]:
-    """The tensors in the order of their bytes, checked against the file's size."""
+def _read_header(file: Path, descriptor: int) -> tuple[list[StoredTensor], dict[str, str]]:
+    """The tensors in the order of their bytes, checked against the file's size, and what else the file says."""
     size = os.fstat(descriptor).st_size
     length = int.from_bytes(os.pread(descriptor, 8, 0), "little")
     if size < 8 or length > min(size - 8, LARGEST_HEADER):
         raise _damaged(file, "a header", f"{size} bytes")
     try:
         content = json.loads(os.pread(descriptor, length, 8), object_pairs_hook=_without_duplicates)
-        content.pop("__metadata__", None)
+        metadata = dict(content.pop("__metadata__", None) or {})
         spans = {name: [int(offset) for offset in entry["data_offsets"]] for name, entry in content.items()}
         tensors = [
             StoredTensor(
@@ -157,7 +160,7 @@ def _read_header(file: Path, descriptor: int) -> list[StoredTensor]:
         end += tensor.size_bytes
     if 8 + length + end != size:
         raise _damaged(file, f"{8 + length + end} bytes", f"{size} bytes")
-    return tensors
+    return tensors, metadata
 
 
 def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:

@@ -5,7 +5,7 @@ each size, in a temporary folder (14 GB for the largest), and merges them in tur
 thread; tests/benchmarks/peers.txt says how to install mergekit, and without it its rows are dashes. Memory is the peak of
 Private_Clean + Private_Dirty in smaps_rollup, read every 5 ms, above what it was after the imports. CPU seconds are user +
 system, the least of the runs; `in all` counts the start and imports of the program. The Fisher merge reads twice as many files as the
-linear one, and the Fishers twice. Errors are those of 1000 numbers of every tensor against float64, in units in the last place.
+linear one. Errors are those of 1000 numbers of every tensor against float64, in units in the last place.
 """
 
 import argparse
@@ -89,6 +89,9 @@ def _make(folder: Path, shape: dict) -> int:
     import transformers
     from safetensors.torch import save_file
 
+    sys.path.insert(0, str(ROOT))
+    from merging.fisher import Fisher
+
     config = transformers.BertConfig(num_labels=2, **shape)
     with torch.device("meta"):
         model = transformers.BertForSequenceClassification(config)
@@ -102,7 +105,7 @@ def _make(folder: Path, shape: dict) -> int:
         save_file(own, folder / str(index) / "model.safetensors", metadata={"format": "pt"})
         for tensor in own.values():
             tensor.normal_(generator=generator).square_().mul_(1e-6)
-        save_file(own, folder / f"fisher-{index}.safetensors")
+        Fisher(own, examples=1, labels="exact", seed=0).save(folder / f"fisher-{index}.safetensors")
     return sum(shape.numel() for shape in shapes.values())
 
 

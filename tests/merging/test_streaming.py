@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from merging import merge_parameters
 from merging.errors import Cancelled, CheckpointError, ExportError, FisherError, MergingError, StructureError
+from merging.fisher import Fisher
 from merging.streaming import FileMerge, merge_files
 from tests import cases
 
@@ -179,7 +180,7 @@ def test_heads_are_copied_or_left_out_and_buffers_averaged_by_name(tmp_path, fil
 
 
 def test_cancelling_leaves_nothing_at_any_time(tmp_path, files, monkeypatch):
-    monkeypatch.setattr("merging.streaming.REPORTED", 1)
+    monkeypatch.setattr("merging.chunks.REPORTED", 1)
     before = sorted(tmp_path.rglob("*"))
     seen = []
     merge_files(files[0], tmp_path / "out", fishers=files[1], chunk=4, on_progress=lambda done, text: seen.append(done))
@@ -352,3 +353,41 @@ def test_memory_in_use_is_the_chunks_whatever_the_size(tmp_path):
         sum(load_file(path)["w"].double() for path in paths) / 2,
         rtol=1e-6,
     )
+
+
+@pytest.mark.parametrize("normalise", ["trace", "l2"])
+def test_sizes_in_a_fishers_file_give_the_same_bits_as_reading_it_twice(tmp_path, normalise):
+    generator = torch.Generator().manual_seed(3)
+    shapes = {"a.weight": (37, 5), "b.weight": (11,), "zero": (4,)}
+    models, plain, sized = [], [], []
+    for index in (0, 1):
+        own = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+        fisher = {name: tensor.square() * 10.0 ** (-3 * index) for name, tensor in own.items()}
+        fisher["zero"].zero_()
+        models.append(tmp_path / f"model-{index}.safetensors")
+        plain.append(tmp_path / f"plain-{index}.safetensors")
+        sized.append(tmp_path / f"sized-{index}.safetensors")
+        save_file(own, models[-1])
+        save_file(fisher, plain[-1])
+        Fisher(fisher, 1, "exact", 0, {}).save(sized[-1])
+    one, two = (
+        merge_files(models, tmp_path / name, weights=[0.3, 0.7], fishers=fishers, normalise=normalise)
+        for name, fishers in (("one", plain), ("two", sized))
+    )
+    (first,), (second,) = (sorted(folder.glob("*.safetensors")) for folder in (one, two))
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_a_fisher_with_sizes_and_a_nan_is_still_refused(tmp_path):
+    own = {"a": torch.ones(3)}
+    for index in (0, 1):
+        save_file(own, tmp_path / f"model-{index}.safetensors")
+        fisher = {"a": torch.tensor([1.0, float("nan") if index else 1.0, 1.0])}
+        Fisher(fisher, 1, "exact", 0, {}).save(tmp_path / f"fisher-{index}.safetensors")
+    with pytest.raises(FisherError, match=r'Fisher 2 cannot be used: .* in "a"'):
+        merge_files(
+            [tmp_path / f"model-{index}.safetensors" for index in (0, 1)],
+            tmp_path / "out",
+            fishers=[tmp_path / f"fisher-{index}.safetensors" for index in (0, 1)],
+        )
+    assert not (tmp_path / "out").exists()
