@@ -7,7 +7,7 @@ from pathlib import Path
 
 import gradio as gr
 
-from components.form import ROWS, model_choices, model_name, model_value
+from components.form import ROWS, model_choices, model_name, model_value, require_own_machine
 from components.tables import notice
 from components.weight_sliders import rows_for
 from merging.errors import MergingError, RecipeError
@@ -96,6 +96,7 @@ def looked(checkpoint: str, task: str, config: str) -> list[object]:
     from merging.summaries import describe_task
 
     try:
+        require_own_machine()
         summary = describe_task(_reference(task, config))
     except MergingError as problem:
         return [notice(str(problem), "error"), gr.update(**NO_COLUMNS), gr.update(**NO_COLUMNS), "", None]
@@ -122,6 +123,7 @@ def suggested(checkpoint: str, found: Found | None, inputs: Sequence[str], label
     from merging.tasks import open_task
 
     try:
+        require_own_machine()
         task = open_task(_corrected(found, inputs, label, ""))
         suggestion = suggest_for(task, _opened(checkpoint))
     except MergingError as problem:
@@ -140,6 +142,7 @@ def added(
 ) -> list[object]:
     """One model more: notice, models, sliders."""
     try:
+        require_own_machine()
         if len(models or ()) >= ROWS:
             raise RecipeError(f"Too many models: expected at most {ROWS}. Take one out first.")
         value = model_value(_name(checkpoint), _corrected(found, inputs, label, order))

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,20 @@ class Form:
         """From the widgets' values: the named fields, then the sliders."""
         count = len(Form.__dataclass_fields__) - 1
         return Form(*values[:count], weights=tuple(values[count : count + ROWS]))
+
+
+def is_hosted() -> bool:
+    """Whether strangers use this page: on a Space, folders of the server stay closed."""
+    return bool(os.environ.get("SPACE_ID"))
+
+
+def require_own_machine() -> None:
+    """Raises: RecipeError on a hosted page, whose hidden widgets can still be called by its API."""
+    if is_hosted():
+        raise RecipeError(
+            "This cannot be done here: expected a page on your own machine, got a hosted one, which opens no files of its "
+            "server and pushes nothing in its name. Run the studio yourself."
+        )
 
 
 def recipe_of(form: Form, *, hosted: bool) -> Recipe:

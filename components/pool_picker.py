@@ -1,6 +1,5 @@
 """The sidebar: which models, on which tasks, and how their Fishers are estimated."""
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
@@ -8,7 +7,7 @@ from html import escape
 import gradio as gr
 
 from components.add_model import OWN, AddModel, create_add_model
-from components.form import ROWS, model_choices, task_value
+from components.form import ROWS, is_hosted, model_choices, task_value
 from merging.devices import available_devices
 from merging.gradients import LABELS
 from merging.pools import Pool, hub_names, open_pool
@@ -38,11 +37,6 @@ class PoolPicker:
     seed: gr.Number
     device: gr.Dropdown
     base: gr.Textbox
-
-
-def is_hosted() -> bool:
-    """Whether strangers use this page: on a Space, folders of the server stay closed."""
-    return bool(os.environ.get("SPACE_ID"))
 
 
 def create_pool_picker(below_models: Callable[[], object]) -> tuple[PoolPicker, object]:

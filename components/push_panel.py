@@ -6,8 +6,7 @@ from pathlib import Path
 
 import gradio as gr
 
-from components.form import Form, recipe_of
-from components.pool_picker import is_hosted
+from components.form import Form, is_hosted, recipe_of, require_own_machine
 from components.score_charts import NOT_PREPARED
 from components.store import live_result
 from components.tables import notice
@@ -48,6 +47,7 @@ def create_push_panel() -> PushPanel:
 def pushed(repository: str, token: str, private: bool, *values: object) -> list[str]:
     """Exports what the page shows and pushes it: notice, and an empty field for the token."""
     try:
+        require_own_machine()
         result = live_result(recipe_of(Form.of(*values), hosted=is_hosted()))
         if result is None:
             return [notice(NOT_PREPARED), ""]

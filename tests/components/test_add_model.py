@@ -7,7 +7,9 @@ import pytest
 
 from components.add_model import OWN, added, looked, suggested
 from components.form import ROWS, WITH_TASK
+from components.push_panel import pushed
 from merging.zoo import ZOO_FOLDER
+from tests.ui.test_client import form
 
 CHECKPOINT = str(ZOO_FOLDER / "digits" / "checkpoints" / "parity")
 TASK = "zoo:digits/parity"
@@ -99,3 +101,12 @@ def test_a_task_that_cannot_be_opened_is_told(task, told):
 def test_a_ninth_model_is_refused():
     message, *_ = added(OWN, ["a => b"] * ROWS, CHECKPOINT, FOUND, ["image"], "parity", "")
     assert "Too many models: expected at most 8" in message
+
+
+def test_a_hosted_page_reads_no_files_and_pushes_nothing_for_strangers(monkeypatch, reviews):
+    monkeypatch.setenv("SPACE_ID", "someone/studio")
+    told = "This cannot be done here: expected a page on your own machine"
+    assert told in looked(CHECKPOINT, str(reviews), "")[0]
+    assert told in suggested(CHECKPOINT, FOUND, ["image"], "parity")[0]
+    assert told in added(OWN, [], CHECKPOINT, FOUND, ["image"], "parity", "")[0]
+    assert told in pushed("someone/merged", "", True, *form())[0]
