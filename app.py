@@ -12,14 +12,17 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 import gradio as gr
 
 from components import events
+from components.explore import create_explore
 from components.export_panel import create_export_panel
 from components.heatmaps import create_heatmaps
 from components.job_panel import begin, create_job_panel, first_recipe
+from components.learn import create_learn
 from components.merge_settings import create_merge_settings
+from components.parts import Parts
 from components.pool_picker import DEFAULT_POOL, create_pool_picker, is_hosted, preset_models
 from components.push_panel import create_push_panel
 from components.score_charts import DESKTOP_PX, create_score_charts
-from components.style import CSS, FORMULA, HEAD
+from components.style import CSS, FORMULA, HEAD, PAGE_JS
 from components.theme import theme
 from components.weight_sliders import create_weight_sliders
 from merging.pools import open_pool
@@ -41,12 +44,16 @@ def build_app() -> gr.Blocks:
                 settings = create_merge_settings()
             with gr.Tab("Inspect", id="inspect") as inspect_tab:
                 maps = create_heatmaps()
+            with gr.Tab("Explore λ", id="explore") as explore_tab:
+                explore = create_explore()
+            with gr.Tab("Learn", id="learn") as learn_tab:
+                learn = create_learn()
             with gr.Tab("Export", id="export") as export_tab:
                 exports = create_export_panel()
                 pushing = create_push_panel()
-        parts = events.Parts(
+        parts = Parts(
             *(page, sidebar, width_px, picker, job, weights, charts, settings),
-            *(inspect_tab, maps, export_tab, exports, pushing),
+            *(inspect_tab, maps, explore_tab, explore, learn_tab, learn, export_tab, exports, pushing),
         )
         events.wire(parts)
     return page
@@ -61,6 +68,7 @@ def main() -> None:
         server_name=os.environ.get("GRADIO_SERVER_NAME") or ("0.0.0.0" if os.environ.get("SPACE_ID") else "127.0.0.1"),
         theme=theme(),
         css=CSS,
+        head=f"<script>{PAGE_JS.read_text(encoding='utf-8')}</script>",
         run_history=False,
         footer_links=["api"],
         allowed_paths=[],

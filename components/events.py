@@ -1,60 +1,18 @@
 """What happens when something is moved or pressed: every event, by its public name."""
 
-from dataclasses import dataclass
-
 import gradio as gr
 
 from components import actions, add_model, job_panel
 from components.checks import checked
-from components.export_panel import ExportPanel, described, exported, saved_recipe
-from components.heatmaps import Heatmaps, inspected
-from components.job_panel import JobPanel
-from components.merge_settings import MergeSettings
-from components.pool_picker import PoolPicker
-from components.push_panel import PushPanel, pushed
-from components.score_charts import ScoreCharts, shown
-from components.weight_sliders import WeightSliders, rows_for
+from components.export_panel import described, exported, saved_recipe
+from components.heatmaps import inspected
+from components.parts import LIVE, SLOW, WATCH, Parts
+from components.push_panel import pushed
+from components.score_charts import shown
+from components.weight_sliders import rows_for
 
-LIVE = {"concurrency_id": "device", "concurrency_limit": 2, "show_progress": "minimal"}
-SLOW = {"concurrency_limit": 4, "show_progress": "minimal"}
-WATCH = {"concurrency_limit": None, "show_progress": "hidden", "queue": True}
 WIDTH_JS = "(width, ...others) => [window.innerWidth, ...others]"
 CLICK_JS = "() => setTimeout(() => document.querySelector('#{0} a, a#{0}, #{0}')?.click(), 150)"
-
-
-@dataclass(frozen=True)
-class Parts:
-    """All panels of the page."""
-
-    page: gr.Blocks
-    sidebar: gr.Sidebar
-    width_px: gr.Number
-    picker: PoolPicker
-    job: JobPanel
-    weights: WeightSliders
-    charts: ScoreCharts
-    settings: MergeSettings
-    inspect_tab: gr.Tab
-    maps: Heatmaps
-    export_tab: gr.Tab
-    exports: ExportPanel
-    pushing: PushPanel
-
-    def form(self) -> list[gr.components.Component]:
-        """The widgets that a recipe is read from, in the order of `Form`."""
-        picker, settings = self.picker, self.settings
-        return [
-            *[picker.models, picker.heads, picker.tasks, picker.labels, picker.examples, picker.seed],
-            *[settings.floor, settings.normalise, settings.zero_rule, picker.device, settings.split, picker.base],
-            *self.weights.sliders,
-        ]
-
-    def picture(self) -> dict[str, list[gr.components.Component]]:
-        """What `shown` reads and redraws."""
-        return {
-            "inputs": [self.width_px, *self.form()],
-            "outputs": [*self.charts.outputs(), self.weights.shares],
-        }
 
 
 def wire(parts: Parts) -> None:

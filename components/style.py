@@ -1,5 +1,8 @@
 """Colours, fonts and the few lines of CSS that the stock theme lacks."""
 
+from pathlib import Path
+
+PAGE_JS = Path(__file__).with_name("page.js")
 # Okabe & Ito 2008: told apart with every common colour vision; each also has a pattern of its own.
 COLOURS = {
     "experts": "#7f7f7f",
@@ -70,6 +73,13 @@ body:not(.dark) .cm-line span { color: inherit !important; }
 .gradio-container input[type=range]:focus-visible { outline: 2px solid var(--link-text-color); outline-offset: 4px; }
 /* A message without text takes no room. */
 .studio-message:not(:has(.studio-notice)) { display: none !important; }
+.studio-numbers { display: flex; flex-wrap: wrap; gap: .4rem .6rem; align-items: flex-start; font-size: .9rem; }
+.studio-numbers details { flex: 1 1 14rem; min-width: 0; }
+.studio-numbers summary { cursor: pointer; color: var(--body-text-color); padding: .2rem 0; }
+.studio-numbers .studio-scroll { max-height: 22rem; overflow-y: auto; }
+.studio-save { border: 1px solid var(--border-color-primary); border-radius: 4px; padding: .15rem .6rem; cursor: pointer;
+  background: var(--background-fill-secondary); color: var(--body-text-color); font-size: .85rem; white-space: nowrap; }
+.studio-save:focus-visible, .studio-numbers summary:focus-visible { outline: 2px solid var(--link-text-color); outline-offset: 2px; }
 @media (max-width: 640px) { .gradio-container { padding: .5rem !important; } .studio-table { font-size: .82rem; }
   .studio-table th, .studio-table td { padding: .25rem .35rem; } }
 """

@@ -56,8 +56,10 @@ LEVELS = {
     "blueprints": 3.5,  # of models, without their weights
     "preflight": 3.6,
     "prepared": 3.7,
-    "diagnostics": 4,
-    "search": 4,
+    "diagnostics": 4.5,  # its modules stand a level lower, some on the pipeline's result
+    "diagnostics.*": 4,
+    "search": 4.5,
+    "search.*": 4,
     "estimates": 4,
     "pipeline": 5,
     "publish": 1.5,  # an exported folder on the Hub

@@ -1,0 +1,59 @@
+"""All panels of the page, and how their events are queued."""
+
+from dataclasses import dataclass
+
+import gradio as gr
+
+from components.explore import Explore
+from components.export_panel import ExportPanel
+from components.heatmaps import Heatmaps
+from components.job_panel import JobPanel
+from components.learn import Learn
+from components.merge_settings import MergeSettings
+from components.pool_picker import PoolPicker
+from components.push_panel import PushPanel
+from components.score_charts import ScoreCharts
+from components.weight_sliders import WeightSliders
+
+LIVE = {"concurrency_id": "device", "concurrency_limit": 2, "show_progress": "minimal"}
+SLOW = {"concurrency_limit": 4, "show_progress": "minimal"}
+WATCH = {"concurrency_limit": None, "show_progress": "hidden", "queue": True}
+
+
+@dataclass(frozen=True)
+class Parts:
+    """All panels of the page."""
+
+    page: gr.Blocks
+    sidebar: gr.Sidebar
+    width_px: gr.Number
+    picker: PoolPicker
+    job: JobPanel
+    weights: WeightSliders
+    charts: ScoreCharts
+    settings: MergeSettings
+    inspect_tab: gr.Tab
+    maps: Heatmaps
+    explore_tab: gr.Tab
+    explore: Explore
+    learn_tab: gr.Tab
+    learn: Learn
+    export_tab: gr.Tab
+    exports: ExportPanel
+    pushing: PushPanel
+
+    def form(self) -> list[gr.components.Component]:
+        """The widgets that a recipe is read from, in the order of `Form`."""
+        picker, settings = self.picker, self.settings
+        return [
+            *[picker.models, picker.heads, picker.tasks, picker.labels, picker.examples, picker.seed],
+            *[settings.floor, settings.normalise, settings.zero_rule, picker.device, settings.split, picker.base],
+            *self.weights.sliders,
+        ]
+
+    def picture(self) -> dict[str, list[gr.components.Component]]:
+        """What `shown` reads and redraws."""
+        return {
+            "inputs": [self.width_px, *self.form()],
+            "outputs": [*self.charts.outputs(), self.weights.shares],
+        }
