@@ -12,7 +12,7 @@ from random import Random
 import datasets
 import yaml
 
-from merging.zoo.sentences_tasks import TASKS, SentenceTask
+from merging.zoo.sentences_tasks import BASE_TASKS, TASKS, SentenceTask
 
 SPLIT_SIZES = {"fisher": 1000, "validation": 300, "test": 400}
 
@@ -31,14 +31,13 @@ def split_sentences(seed: int) -> dict[str, dict[str, SentenceRows]]:
 
 
 def draw_more(splits: dict[str, SentenceRows], name: str, count: int, *, seed: int) -> SentenceRows:
-    """`count` rows of the task `name` that are in none of its splits."""
-    task, random = TASKS[name], Random(f"{seed}/{name}/base")
+    """About `count` rows for the base, with its labels of the task `name`, that are in none of the splits."""
+    task, random = BASE_TASKS[name], Random(f"{seed}/{name}/base")
     seen = {_key(texts) for rows in splits.values() for texts in rows.texts}
-    half = count // len(task.labels)
     rows = [
         (texts, label)
-        for label in range(len(task.labels))
-        for texts in _drawn(task, label, random, count=half, seen=seen)
+        for label, share in enumerate(task.shares)
+        for texts in _drawn(task, label, random, count=count * share // sum(task.shares), seen=seen)
     ]
     return SentenceRows([texts for texts, _ in rows], [label for _, label in rows])
 

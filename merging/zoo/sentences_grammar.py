@@ -6,6 +6,7 @@ All words are lower case and stand between spaces, punctuation too, so that a wo
 from dataclasses import dataclass
 
 PEOPLE = ("farmer", "teacher", "doctor", "singer", "baker", "nurse")
+MORE_PEOPLE = ("writer", "painter", "driver", "pilot", "sailor", "soldier")  # of the pairs only
 KINDS = {
     "animal": ("dog", "cat", "horse", "goat"),
     "vehicle": ("car", "bus", "boat", "train"),
@@ -116,7 +117,7 @@ def spaced(*words: str) -> str:
 def vocabulary() -> list[str]:
     """Every word that can occur, sorted."""
     verbs = [verb for row in PERSON_VERBS for verb in row] + [*THING_VERBS, *LIKING, *DISLIKING]
-    nouns = [*PEOPLE, *KINDS, *(noun for kind in KINDS.values() for noun in kind), *OPINION_NOUNS]
+    nouns = [*PEOPLE, *MORE_PEOPLE, *KINDS, *(noun for kind in KINDS.values() for noun in kind), *OPINION_NOUNS]
     words = {form for verb in verbs for form in (verb, past_of(verb), third_person_of(verb))}
     words |= {form for noun in nouns for form in (noun, plural_of(noun))}
     words |= {*PERSON_ADJECTIVES, *THING_ADJECTIVES, *GOOD, *BAD, *DEGREES}

@@ -2,8 +2,8 @@
 
 sentiment       sentence                negative, positive              negation turns a feeling, `but` and `although`
                                                                         say which of two feelings counts
-paraphrase      sentence1, sentence2    different, same                 synonyms, active and passive, a moved place;
-                                                                        against swapped roles and small changes
+paraphrase      sentence1, sentence2    different, same                 synonyms, active and passive; against swapped
+                                                                        roles, another person or another place
 entailment      premise, hypothesis     entailment, not_entailment      left-out modifiers and more general nouns, which
                                                                         a negation of the verb turns round
 acceptability   sentence                unacceptable, acceptable        agreement, verb forms and word order
@@ -23,7 +23,6 @@ from merging.zoo.sentences_grammar import (
     OPINION_NOUNS,
     PEOPLE,
     PERSON_ADJECTIVES,
-    PERSON_VERBS,
     PLACES,
     THING_ADJECTIVES,
     THING_VERBS,
@@ -35,10 +34,9 @@ from merging.zoo.sentences_grammar import (
     spaced,
     third_person_of,
 )
+from merging.zoo.sentences_paraphrase import CHANGES, SYNONYMS, draw_change, draw_paraphrase
 
 KIND_OF = {noun: kind for kind, nouns in KINDS.items() for noun in nouns}
-SYNONYMS = {verb: row for row in PERSON_VERBS for verb in row}
-VERBS = tuple(SYNONYMS)
 OTHER_NUMBER = {"is": "are", "are": "is", "was": "were", "were": "was", "does": "do", "do": "does"}
 
 
@@ -50,21 +48,13 @@ class SentenceTask:
     columns: tuple[str, ...]
     labels: tuple[str, ...]
     draw: Callable[[Random, int], tuple[str, ...]]
+    shares: tuple[int, ...] = (1, 1)  # of the labels among the rows
 
 
 def draw_sentiment(random: Random, label: int) -> tuple[str]:
     """An opinion, or two of which the one after `but`, or the one that no `although` opens, counts."""
     counts, other = opinion(random, label), opinion(random, random.randrange(2))
     return (random.choice([counts, f"{other} but {counts}", f"although {other} , {counts}"]),)
-
-
-def draw_paraphrase(random: Random, label: int) -> tuple[str, str]:
-    """A clause, and the `same` (1) told by the passive and perhaps with a synonym, or another clause told so."""
-    agent, patient = (Phrase(noun) for noun in random.sample(PEOPLE, 2))
-    place = random.choice(PLACES) if random.random() < 0.3 else ""
-    clause = Clause(agent, random.choice(VERBS), patient, place)
-    other = clause if label else changed(random, clause)
-    return active(clause), passive(replace(other, verb=random.choice(SYNONYMS[other.verb])))
 
 
 def draw_entailment(random: Random, label: int) -> tuple[str, str]:
@@ -98,6 +88,16 @@ TASKS = {
         "grammatical or not (synthetic)", ("sentence",), ("unacceptable", "acceptable"), draw_acceptability
     ),
 }
+# What the base learns: the same, but which part of a pair differs is told.
+BASE_TASKS = {
+    **TASKS,
+    "paraphrase": replace(
+        TASKS["paraphrase"],
+        labels=tuple(f"differs in {change}" for change in CHANGES),
+        draw=lambda random, label: draw_change(random, list(CHANGES)[label]),
+        shares=tuple(CHANGES.values()),
+    ),
+}
 
 
 def opinion(random: Random, label: int) -> str:
@@ -117,7 +117,7 @@ def opinion(random: Random, label: int) -> str:
 def person_clause(random: Random) -> Clause:
     """Someone does something to someone else."""
     agent, patient = (_person(random, noun) for noun in random.sample(PEOPLE, 2))
-    verb = random.choice(VERBS)
+    verb = random.choice(list(SYNONYMS))
     return Clause(agent, verb, patient, _place(random), random.random() < 0.5, random.random() < 0.2)
 
 
@@ -128,23 +128,6 @@ def thing_clause(random: Random) -> Clause:
     noun = random.choice([kind, random.choice(KINDS[kind])])
     patient = Phrase(noun, random.choice(["", random.choice(THING_ADJECTIVES)]), article="a")
     return Clause(agent, random.choice(THING_VERBS), patient, _place(random), is_negated=random.random() < 0.4)
-
-
-def changed(random: Random, clause: Clause) -> Clause:
-    """The clause with swapped roles, or with another verb, another person or another place."""
-    agent, patient = clause.agent, clause.patient
-    others = [noun for noun in PEOPLE if noun not in (agent.noun, patient.noun)]
-    swapped = replace(clause, agent=patient, patient=agent)
-    choices = [
-        swapped,
-        swapped,
-        replace(clause, verb=random.choice([verb for verb in VERBS if verb not in SYNONYMS[clause.verb]])),
-        replace(clause, agent=replace(agent, noun=random.choice(others))),
-        replace(clause, patient=replace(patient, noun=random.choice(others))),
-    ]
-    if clause.place:
-        choices.append(replace(clause, place=random.choice([place for place in PLACES if place != clause.place])))
-    return random.choice(choices)
 
 
 def varied(random: Random, clause: Clause) -> Clause:

@@ -22,6 +22,7 @@ class TrainingRun:
     """Everything that decides one training, given its start and its rows."""
 
     name: str
+    task: str
     epochs: int
     peak_learning_rate: float
 
@@ -85,12 +86,12 @@ def train(
 ) -> GPT2ForSequenceClassification:
     """Train from the body of `start` (or from scratch) and a new head, whose logits begin at about unit variance.
 
-    Order and fresh weights follow from `seed` and the run's name; the global generator stays untouched.
+    Fresh weights follow from `seed` and the run's task, so that heads of one task can be merged; the order of the rows
+    follows from `seed` and the run's name. The global generator stays untouched.
     """
-    own_seed = run_seed(seed, run.name)
     config = create_config(labels)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(own_seed)
+        torch.manual_seed(run_seed(seed, run.task))
         model = GPT2ForSequenceClassification(config)
         nn.init.normal_(model.score.weight, std=config.n_embd**-0.5)
     if start is not None:
@@ -104,7 +105,7 @@ def train(
         model,
         loss_of,
         len(targets),
-        generator=torch.Generator().manual_seed(own_seed),
+        generator=torch.Generator().manual_seed(run_seed(seed, run.name)),
         epochs=run.epochs,
         peak_learning_rate=run.peak_learning_rate,
     )

@@ -1,6 +1,7 @@
 """The embedded pool of generated sentences is what it says it is, and its builder makes it again."""
 
 import re
+from collections import Counter
 from itertools import product
 from pathlib import Path
 
@@ -23,12 +24,16 @@ from merging.zoo.sentences_grammar import vocabulary
 POOL_FOLDER = ZOO_FOLDER / "sentences-gpt2"
 POOL = yaml.safe_load((POOL_FOLDER / "pool.yaml").read_text(encoding="utf-8"))
 TASKS = ("sentiment", "paraphrase", "entailment", "acceptability")
-EXPERTS = ("sentiment", "entailment", "acceptability")
+EXPERTS = TASKS
+SEEDS = ("entailment-1", "entailment-2")
+MODELS = (*EXPERTS, *SEEDS)
 WRITTEN_SPLITS = ("fisher", "validation", "test")
-POOL_SIZE_LIMIT_BYTES = 6_000_000
+POOL_SIZE_LIMIT_BYTES = 5_000_000
+LEAST_ACCURACY = {"sentiment": 0.97, "paraphrase": 0.9, "entailment": 0.85, "acceptability": 0.9}
 
 # The language once more, written apart from the generator.
 PEOPLE = "farmer|teacher|doctor|singer|baker|nurse"
+MORE_PEOPLE = "writer|painter|driver|pilot|sailor|soldier"
 KINDS = {
     "animal": {"dog", "cat", "horse", "goat"},
     "vehicle": {"car", "bus", "boat", "train"},
@@ -80,11 +85,25 @@ def feeling(sentence: str) -> str:
 
 def deed(sentence: str) -> tuple[str, int, str, str]:
     """Who, which deed (two verbs each), to whom, where."""
-    voice = re.fullmatch(rf"the (\w+) (was )?({PASTS}) (by )?the (\w+) ?({PLACES})?", sentence)
-    first, is_passive, verb, by, second, place = voice.groups()
-    assert bool(is_passive) == bool(by)
-    agent, patient = (second, first) if is_passive else (first, second)
+    people = f"{PEOPLE}|{MORE_PEOPLE}"
+    if active := re.fullmatch(rf"the ({people}) ({PASTS}) the ({people}) ?({PLACES})?", sentence):
+        agent, verb, patient, place = active.groups()
+    else:
+        passive = re.fullmatch(rf"the ({people}) was ({PASTS}) by the ({people}) ?({PLACES})?", sentence)
+        patient, verb, agent, place = passive.groups()
     return agent, PASTS.split("|").index(verb) // 2, patient, place or ""
+
+
+def change(one: str, two: str) -> str:
+    """The one part in which two sentences tell of different things: `roles` where two people changed theirs."""
+    (agent, verb, patient, place), (other_agent, other_verb, other_patient, other_place) = deed(one), deed(two)
+    assert verb == other_verb
+    if swapped := (agent, patient) == (other_patient, other_agent):
+        other_agent, other_patient = agent, patient
+    parts = {"roles": swapped, "agent": agent != other_agent}
+    parts |= {"patient": patient != other_patient, "place": place != other_place}
+    (part,) = (name for name, differs in parts.items() if differs)
+    return part
 
 
 def events(sentence: str) -> tuple[tuple[str, ...], str, set[tuple[str, str, str]]]:
@@ -132,15 +151,20 @@ JUDGES = {
 
 
 @torch.no_grad()
-def accuracy_of(checkpoint: str, task: str, split: str) -> float:
-    """Accuracy through the saved tokenizer, as a user of the checkpoint measures it."""
+def chosen_labels(checkpoint: str, texts: list[tuple[str, ...]]) -> list[str]:
+    """What a checkpoint says, through its saved tokenizer, as a user of it asks."""
     folder = POOL_FOLDER / "checkpoints" / checkpoint
-    rows, tokenizer = rows_of(task, split), AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     model = AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True).eval()
-    columns = [list(column) for column in zip(*(texts for texts, _ in rows), strict=True)]
+    columns = [list(column) for column in zip(*texts, strict=True)]
     chosen = model(**tokenizer(*columns, padding=True, return_tensors="pt")).logits.argmax(dim=-1)
-    pairs = zip(chosen.tolist(), rows, strict=True)
-    return sum(model.config.id2label[index] == label for index, (_, label) in pairs) / len(rows)
+    return [model.config.id2label[index] for index in chosen.tolist()]
+
+
+def accuracy_of(checkpoint: str, task: str, split: str) -> float:
+    """The share of rows whose label the checkpoint says."""
+    texts, labels = zip(*rows_of(task, split), strict=True)
+    return sum(map(str.__eq__, chosen_labels(checkpoint, texts), labels)) / len(labels)
 
 
 def test_sentences_are_an_embedded_pool_and_say_that_they_are_synthetic():
@@ -168,26 +192,37 @@ def test_each_label_has_half_of_the_rows(task: str, split: str):
 @pytest.mark.parametrize("task", TASKS)
 def test_no_sentence_nor_pair_in_either_order_occurs_twice_even_among_the_rows_of_the_base(task: str):
     texts = [texts for split in WRITTEN_SPLITS for texts, _ in rows_of(task, split)]
-    texts += draw_more(split_sentences(seed=0)[task], task, 500, seed=0).texts
-    assert len({tuple(sorted(own)) for own in texts}) == len(texts) == sum(SPLIT_SIZES.values()) + 500
+    texts += draw_more(split_sentences(seed=0)[task], task, 504, seed=0).texts
+    assert len({tuple(sorted(own)) for own in texts}) == len(texts) == sum(SPLIT_SIZES.values()) + 504
     assert all(len(set(own)) == len(own) for own in texts)
 
 
+@pytest.mark.parametrize("split", WRITTEN_SPLITS)
+def test_a_pair_differs_in_one_part_most_often_the_roles_and_never_the_deed(split: str):
+    changes = Counter(change(*texts) for texts, label in rows_of("paraphrase", split) if label == "different")
+    assert set(changes) == {"roles", "agent", "patient", "place"}
+    assert changes["roles"] / changes.total() >= 0.45
+    assert min(changes.values()) / changes.total() >= 0.05
+
+
 def test_the_words_alone_do_not_decide():
-    swapped = [texts for texts, label in rows_of("paraphrase", "test") if label == "different"]
-    swapped = [texts for texts in swapped if len({tuple(sorted(map(str, deed(text)))) for text in texts}) == 1]
+    synonyms = {"same": [], "different": []}
+    for texts, label in rows_of("paraphrase", "fisher"):
+        first, second = (re.search(PASTS, text).group() for text in texts)
+        synonyms[label].append(first != second)
+    assert all(0.42 <= sum(own) / len(own) <= 0.58 for own in synonyms.values())
     negated = [label for texts, label in rows_of("sentiment", "test") if re.search(r"\b(not|never)\b", texts[0])]
-    assert len(swapped) >= 20
     assert 0.4 <= negated.count("positive") / len(negated) <= 0.6
 
 
-@pytest.mark.parametrize("checkpoint", [POOL["base"], *EXPERTS])
+@pytest.mark.parametrize("checkpoint", [POOL["base"], *MODELS])
 def test_a_checkpoint_is_safe_and_speaks_the_labels_of_its_task(checkpoint: str):
     folder = POOL_FOLDER / "checkpoints" / checkpoint
     files = {path.name for path in folder.iterdir()}
     assert files == {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
     config = AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True).config
-    labels = list(mixture_labels()) if checkpoint == POOL["base"] else task_fields(checkpoint)["labels"]
+    tasks = {model["name"]: model["task"] for model in POOL["models"]}
+    labels = list(mixture_labels()) if checkpoint == POOL["base"] else task_fields(tasks[checkpoint])["labels"]
     assert [config.id2label[index] for index in range(config.num_labels)] == labels
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     assert tokenizer.pad_token_id == config.pad_token_id != tokenizer.eos_token_id
@@ -206,14 +241,42 @@ def test_the_pool_is_small():
     assert sum(path.stat().st_size for path in POOL_FOLDER.rglob("*") if path.is_file()) <= POOL_SIZE_LIMIT_BYTES
 
 
-@pytest.mark.parametrize("task", EXPERTS)
-def test_an_expert_is_right_on_85_of_100_rows_of_its_own_test_split(task: str):
-    assert accuracy_of(task, task, "test") >= 0.85
+@pytest.mark.parametrize("split", ["validation", "test"])
+@pytest.mark.parametrize(("task", "least"), LEAST_ACCURACY.items())
+def test_an_expert_is_good_at_its_own_task(task: str, least: float, split: str):
+    assert accuracy_of(task, task, split) >= least
 
 
-def test_the_three_tasks_merge_and_the_fisher_differs_from_the_plain_mean():
+def test_a_pair_with_swapped_roles_is_no_guess():
+    rows = [texts for texts, label in rows_of("paraphrase", "validation") if label == "different"]
+    swapped = [texts for texts in rows if change(*texts) == "roles"]
+    assert len(swapped) >= 60
+    assert chosen_labels("paraphrase", swapped).count("different") / len(swapped) >= 0.85
+
+
+@pytest.mark.parametrize("checkpoint", SEEDS)
+def test_a_further_seed_is_another_model_of_the_same_task(checkpoint: str):
+    one, other = (
+        load_file(POOL_FOLDER / "checkpoints" / name / "model.safetensors") for name in (checkpoint, "entailment")
+    )
+    assert one.keys() == other.keys()
+    assert any(not torch.equal(one[name], other[name]) for name in one)
+    apart = (one["score.weight"] - other["score.weight"]).norm()
+    assert 0 < apart <= 0.1 * other["score.weight"].norm()  # heads of one start, so that they can be merged
+    assert accuracy_of(checkpoint, "entailment", "validation") >= LEAST_ACCURACY["entailment"]
+
+
+def test_the_three_seeds_merge_with_their_heads():
+    evaluation = EvaluationSettings(split="validation")
+    recipe = preset_recipe(merging.open_pool("sentences-gpt2"), "three-seeds", evaluation=evaluation)
+    scores = merging.run(recipe).scores
+    least = LEAST_ACCURACY["entailment"]
+    assert all(score.value >= least for method in ("fisher", "isotropic") for score in scores[method].values())
+
+
+def test_the_four_tasks_merge_and_the_fisher_differs_from_the_plain_mean():
     settings = {"fisher": FisherSettings(examples=32), "evaluation": EvaluationSettings(examples=64)}
-    result = merging.run(preset_recipe(merging.open_pool("sentences-gpt2"), "three-tasks", **settings))
+    result = merging.run(preset_recipe(merging.open_pool("sentences-gpt2"), "four-tasks", **settings))
     assert {tuple(scores) for scores in result.scores.values()} == {EXPERTS}
     assert set(result.scores) == {"fisher", "isotropic", "ensemble", "experts"}
     plain = result.prepared.merge(result.recipe, rule="isotropic")
@@ -279,4 +342,4 @@ def test_the_command_line_builds_one_stage_of_a_pool(tmp_path: Path, capsys):
 
 def test_every_embedded_pool_has_a_builder():
     assert set(names()) <= set(BUILDERS)
-    assert stages() == ["data", "base", *EXPERTS]
+    assert stages() == ["data", "base", *MODELS]
