@@ -13,6 +13,7 @@ from merging.parameters import check_same_structure
 from merging.rules import RULES, isotropic
 from merging.scales import NORMALISATIONS, check_fishers, fisher_scales, is_within
 
+FAR = 1e60  # from 1, for a Fisher's scale: a product of two such numbers and a Fisher has all its digits
 ZERO_RULES = ("mean", "target", "base")
 
 OnProgress = Callable[[float, str], None]
@@ -90,21 +91,26 @@ class Combination:
 
         Raises: StructureError if a value is not finite.
         """
-        curvature, fallback = None, None
+        weights, fallback = self.weights, None
         if fishers is not None:
             if self.floor > 0:
                 fishers.clamp_min_(self.floor)
-            curvature = fishers.div_(self._divisors.reshape(-1, *[1] * (fishers.dim() - 1)))
+            weights, divisors = self._factors
+            if divisors is not None:
+                fishers.div_(divisors.reshape(-1, *[1] * (fishers.dim() - 1)))
             fallback = partial(self._fallback, name, values, base)
-        merged = RULES[self.rule].combine(values, self.weights, curvature, fallback)
+        merged = RULES[self.rule].combine(values, weights, fishers, fallback)
         # What is not finite in a model is not finite in the result, but for coordinates of the fallback.
         if not is_within(merged, -math.inf):
             _require_finite(name, values)
         return merged
 
     @cached_property
-    def _divisors(self) -> Tensor:
-        return self.weights.new_tensor(self.scales)
+    def _factors(self) -> tuple[Tensor, Tensor | None]:
+        """λ over the scales, in place of one more pass over every Fisher; or, where digits could be lost, λ and the scales."""
+        scales = self.weights.new_tensor(self.scales)
+        is_safe = self.weights.dtype == torch.float64 and all(1 / FAR < scale < FAR for scale in self.scales)
+        return (self.weights / scales, None) if is_safe else (self.weights, scales)
 
     def _fallback(self, name: str, values: Tensor, base: Tensor | None) -> Tensor:
         _require_finite(name, values)

@@ -1,8 +1,9 @@
 """How one parameter of all models becomes one: pure functions.
 
-Shapes: M models, one parameter of shape S. `values` is (M, *S); `weights` λ is (M,), λᵢ ≥ 0 and
-Σᵢ λᵢ = 1; `fishers` F is (M, *S), F ≥ 0, already floored and normalised; `fallback` gives the
-value (*S) of coordinates that no model's Fisher speaks for, and is called only where there are some.
+Shapes: M models, one parameter of shape S. `values` is (M, *S); `weights` λ is (M,), λᵢ ≥ 0 and, for
+`isotropic`, Σᵢ λᵢ = 1; `fishers` F is (M, *S), F ≥ 0, already floored, and normalised unless λ is divided
+by its scale instead; `fallback` gives the value (*S) of coordinates that no model's Fisher speaks for, and
+is called only where there are some.
 """
 
 from collections.abc import Callable
