@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from merging.checkpoints import body_prefix
+from merging.checkpoints import Checkpoint, body_prefix
 from merging.errors import CheckpointError, quoted
-from merging.families import TOWER, body_class
+from merging.families import TOWER, body_class, body_config
 from merging.headers import Header, reason
 
 FLOATS = {"F64", "F32", "F16", "BF16"}  # what safetensors calls the types that can be merged
@@ -34,26 +34,33 @@ def blueprint(header: Header, *, body_only: bool = True) -> dict[str, Tensor]:
 
     Raises: CheckpointError if the configuration is none of its class; StructureError if the class has no head.
     """
+    model, architecture = outline(header), body_class(header)
+    is_whole = not body_only or architecture == TOWER or model.base_model is model
+    if is_whole and architecture.endswith("Classification"):
+        body_prefix(model)
+    prefix = "" if is_whole else body_prefix(model)
+    return {name: tensor for name, tensor in model.named_parameters() if name.startswith(prefix)}
+
+
+def outline(header: Header | Checkpoint) -> nn.Module:
+    """The model that is merged, with its head if it has one, without its numbers.
+
+    Raises: CheckpointError if the configuration is none of its class.
+    """
     import transformers
 
     architecture = body_class(header)
-    content = (header.config.get("vision_config") or header.config) if architecture == TOWER else header.config
     kind = getattr(transformers, architecture)
     try:
-        config = kind.config_class.from_dict({**content})
+        config = kind.config_class.from_dict({**body_config(header)})
         with torch.device("meta"):
-            model = kind(config)
+            return kind(config)
     # Transformers checks configurations in many ways, and its models trust the rest.
     except Exception as problem:
         raise CheckpointError(
             f'"{header.reference}" is damaged: expected a configuration of {architecture}, got "{reason(problem)}". '
             "Compare its config.json with its base's."
         ) from problem
-    is_whole = not body_only or architecture == TOWER or model.base_model is model
-    if is_whole and architecture.endswith("Classification"):
-        body_prefix(model)
-    prefix = "" if is_whole else body_prefix(model)
-    return {name: tensor for name, tensor in model.named_parameters() if name.startswith(prefix)}
 
 
 def check_stored(header: Header, parameters: Mapping[str, Tensor]) -> None:

@@ -90,33 +90,44 @@ class Checkpoint:
                 raise unreadable(self.reference, problem) from problem
         return tensors
 
-    def model(self, device: str | torch.device = "cpu", *, as_base_of: str | None = None) -> nn.Module:
+    def model(self, device: str | torch.device = "cpu") -> nn.Module:
         """The model in float32 and evaluation mode.
-
-        A base is opened as the class that was fine-tuned from it, `as_base_of`; its head is new and says nothing.
 
         Raises: CheckpointError if weights are missing, do not fit or are damaged.
         """
+        model, unfit = self._opened(self.architecture)
+        self._require_whole(model, unfit)
+        return model.eval().to(device)
+
+    def parameters_as_base_of(self, architecture: str, device: str | torch.device = "cpu") -> dict[str, torch.Tensor]:
+        """A base's parameters by the names of the class that was fine-tuned from it; a head that it lacks is left out.
+
+        Raises: CheckpointError if weights of the body are missing, do not fit or are damaged.
+        """
+        model, unfit = self._opened(architecture)
+        self._require_whole(model, [name for name in unfit if name.startswith(body_prefix(model))])
+        return {name: own.detach().to(device) for name, own in model.named_parameters() if name not in unfit}
+
+    def _opened(self, architecture: str) -> tuple[nn.Module, list[str]]:
+        """The model, and which of its weights are new, for want of stored ones of their name and shape."""
         import transformers
 
-        architecture = getattr(transformers, as_base_of or self.architecture)
         settings = {"use_safetensors": True, "local_files_only": True, "dtype": torch.float32}
-        # Tensors of another shape are reported below, by name.
+        # Tensors of another shape are reported by name.
         settings |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
         try:
-            model, report = architecture.from_pretrained(self.folder, **settings)
+            model, report = getattr(transformers, architecture).from_pretrained(self.folder, **settings)
         except (SafetensorError, OSError, ValueError, RuntimeError) as problem:
             raise unreadable(self.reference, problem) from problem
         unfit = [entry if isinstance(entry, str) else entry[0] for entry in report.get("mismatched_keys", ())]
-        unfit = [
-            name for name in [*report["missing_keys"], *unfit] if not as_base_of or name.startswith(body_prefix(model))
-        ]
+        return model, [*report["missing_keys"], *unfit]
+
+    def _require_whole(self, model: nn.Module, unfit: list[str]) -> None:
         if unfit:
             raise CheckpointError(
-                f'"{self.reference}" is incomplete: expected weights for every parameter of {architecture.__name__}, '
+                f'"{self.reference}" is incomplete: expected weights for every parameter of {type(model).__name__}, '
                 f"got none that fit for {quoted(unfit)}. Save the checkpoint again."
             )
-        return model.eval().to(device)
 
     def processor(self) -> object:
         """The checkpoint's own tokenizer or image processor; its base's where it has none.

@@ -4,7 +4,7 @@ Classifiers bring their own heads. CLIP's vision towers get a zero-shot head fro
 a text tower: their own in a full CLIPModel, else the base's. T5 answers in the label words of its task.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -57,6 +57,18 @@ def body_class(checkpoint: Checkpoint | Header) -> str:
     return TOWER if checkpoint.architecture in TOWERS else checkpoint.architecture
 
 
+def body_config(checkpoint: Checkpoint | Header) -> Mapping[str, object]:
+    """The configuration of what is merged: a whole CLIP's is that of its vision tower."""
+    whole = checkpoint.config
+    return (whole.get("vision_config") or whole) if body_class(checkpoint) == TOWER else whole
+
+
+def parameter_prefix(checkpoint: Checkpoint) -> str:
+    """What stands before the names of the checkpoint's parameters in the model that answers its task."""
+    wrapper = _wrapper(checkpoint)
+    return "" if wrapper is None else f"{wrapper.base_model_prefix}."
+
+
 def open_models(
     checkpoints: Sequence[Checkpoint], tasks: Sequence[Task], device: str | torch.device
 ) -> list[nn.Module]:
@@ -69,16 +81,15 @@ def open_models(
 
 
 def base_parameters(checkpoint: Checkpoint, base: Checkpoint, device: str | torch.device) -> dict[str, Tensor]:
-    """The base's parameters under the names that they have in `checkpoint`'s model.
+    """The base's parameters under the names that they have in `checkpoint`'s model; a head that it lacks is left out.
 
     Raises: CheckpointError if the base lacks some of the body's.
     """
     wrapper = _wrapper(checkpoint)
     if wrapper is None:
-        module = base.model(device, as_base_of=checkpoint.architecture)
-        return {name: tensor.detach() for name, tensor in module.named_parameters()}
+        return base.parameters_as_base_of(checkpoint.architecture, device)
     body = _tower(base, device) if wrapper is ZeroShotClassifier else base.model(device)
-    return {f"{wrapper.base_model_prefix}.{name}": tensor.detach() for name, tensor in body.named_parameters()}
+    return {parameter_prefix(checkpoint) + name: tensor.detach() for name, tensor in body.named_parameters()}
 
 
 def _wrapper(checkpoint: Checkpoint) -> type[nn.Module] | None:
@@ -149,9 +160,8 @@ def _check_lender(tower: Checkpoint, base: Checkpoint | None) -> None:
             f'The base "{base.reference}" cannot name classes: expected a CLIPModel with a text tower, got '
             f'"{base.architecture}". Name the CLIP that "{tower.reference}" was fine-tuned from.'
         )
-    vision = tower.config.get("vision_config", tower.config)
     into, width = base.shapes.get(PROJECTION, (0, 0))
-    expected = tower.shapes.get(PROJECTION, (into, vision.get("hidden_size", width)))
+    expected = tower.shapes.get(PROJECTION, (into, body_config(tower).get("hidden_size", width)))
     if (into, width) != tuple(expected):
         raise CheckpointError(
             f'The base "{base.reference}" does not fit "{tower.reference}": expected a projection from '

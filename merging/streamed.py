@@ -1,30 +1,32 @@
-"""A recipe carried out from file to file: at most one model is in memory, while its Fisher is estimated."""
+"""A recipe carried out from file to file: no model is in memory but while its Fisher is estimated.
+
+Then it is alone there, beside the CLIP that lends a vision tower its words.
+"""
 
 import json
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import torch
-from torch import nn
+from typing import NamedTuple
 
 from merging import cache
-from merging.checkpoints import Checkpoint, body_prefix, open_checkpoint
-from merging.chunks import Renamed, TensorsInMemory
+from merging.checkpoints import Checkpoint, open_checkpoint
+from merging.chunks import Renamed
 from merging.devices import resolve_device
-from merging.errors import CheckpointError, RecipeError
+from merging.errors import CheckpointError
 from merging.estimates import fisher_key, fisher_of
 from merging.export import copy_companions, task_folders, write_papers
-from merging.families import answers_in_words, base_parameters, open_models
+from merging.families import body_config, open_models
 from merging.folders import replace_folder, require_exportable, require_space
 from merging.headers import weight_files
 from merging.model_card import card_text
 from merging.pipeline import Opened, open_recipe, timed
+from merging.preflight import unequal_heads
 from merging.prepared import COUNTER
 from merging.recipe import Recipe
 from merging.rules import RULES
-from merging.stored_names import model_names
+from merging.stored_names import Layout
 from merging.streaming import FileMerge, exchange_body
 from merging.tasks import Task
 from merging.tensor_files import TensorFiles
@@ -46,7 +48,7 @@ def stream(recipe: Recipe, folder: str | Path, on_progress: OnProgress | None = 
 
     Fishers that are not cached are estimated one model after the other. `on_progress` may raise `Cancelled`.
 
-    Raises: MergingError; RecipeError for models whose heads are made of a task's words.
+    Raises: MergingError.
     """
     report = on_progress or (lambda fraction, text: None)
     folder = Path(folder).expanduser()
@@ -54,63 +56,75 @@ def stream(recipe: Recipe, folder: str | Path, on_progress: OnProgress | None = 
     timings: dict[str, float] = {}
     with timed(timings, "open"):
         opened = open_recipe(recipe, report)
-        model = _outline(opened.checkpoints[0])
-        names = model_names(opened.checkpoints[0], model)
+        labels = [checkpoint.label_names for checkpoint in opened.checkpoints]
+        if recipe.heads == "merge" and len(set(labels)) > 1:
+            raise unequal_heads(labels)
+        places = _places(recipe, opened.checkpoints)
     with timed(timings, "fisher"):
         fishers = _fisher_files(recipe, opened, report) if RULES[recipe.rule].needs_fisher else None
-    with timed(timings, "merge"):
-        sources = [checkpoint.folder for checkpoint in opened.checkpoints]
-        settings = _names(recipe, model, names) | _base(recipe, opened.checkpoints[0], names)
-        settings |= {name: getattr(recipe.fisher, name) for name in ("normalise", "zero_rule")}
+    with timed(timings, "merge"), ExitStack() as files:
+        settings = {name: getattr(recipe.fisher, name) for name in ("normalise", "zero_rule")}
         settings |= {"floor": float(recipe.fisher.floor), "weights": recipe.weights}
-        with ExitStack() as files:
-            if fishers:
-                opened_fishers = [files.enter_context(TensorFiles([path])) for path in fishers]
-                settings["fishers"] = [Renamed(fisher, names) for fisher in opened_fishers]
-            merge = files.enter_context(FileMerge(sources, recipe.rule, **settings))
-            require_space(folder, _size_bytes(recipe, opened, merge))
-            replace_folder(folder, lambda temporary: _write(temporary, recipe, opened, merge, model, report))
+        settings |= _sources(places, fishers, files)
+        merge = files.enter_context(FileMerge(rule=recipe.rule, **settings))
+        require_space(folder, _size_bytes(recipe, opened, merge))
+        replace_folder(folder, lambda temporary: _write(temporary, recipe, opened, merge, places, report))
     return Streamed(folder, opened.names, timings)
 
 
-def _outline(checkpoint: Checkpoint) -> nn.Module:
-    """The model without its numbers. Raises: RecipeError if it has no head of its own."""
-    import transformers
+class _Places(NamedTuple):
+    """Where the merged tensors lie: `written` are their names by those in the output, which are the first checkpoint's.
 
-    if answers_in_words(checkpoint):
-        raise RecipeError(
-            f'"{checkpoint.reference}" cannot be streamed: expected a classifier with a head of its own, got '
-            f"{checkpoint.architecture}. Merge it by `run`."
-        )
-    architecture = getattr(transformers, checkpoint.architecture)
-    with torch.device("meta"):
-        return architecture(architecture.config_class.from_pretrained(checkpoint.folder, local_files_only=True))
+    `models` and `base` are folders with the names by those in their own files.
+    """
+
+    layout: Layout
+    written: Mapping[str, str]
+    models: list[tuple[Path, Mapping[str, str]]]
+    base: tuple[Path, Mapping[str, str]] | None
 
 
-def _names(recipe: Recipe, model: nn.Module, names: Mapping[str, str]) -> dict[str, object]:
-    """What becomes of the first checkpoint's tensors; `names` are the model's by the stored ones."""
-    buffers = {name for name, _ in model.named_buffers()}
-    counters = {name for name in buffers if name.split(".")[-1] == COUNTER}
+def _places(recipe: Recipe, checkpoints: list[Checkpoint]) -> _Places:
+    """Raises: StructureError if a checkpoint or the base lacks what is merged."""
+    layout = Layout(checkpoints[0], keeps_heads=recipe.heads == "keep")
+    models = [(checkpoint.folder, layout.names(checkpoint)) for checkpoint in checkpoints]
+    base = None
+    if RULES[recipe.rule].needs_fisher and recipe.fisher.zero_rule == "base" and recipe.base:
+        opened = open_checkpoint(recipe.base, is_base=True)
+        base = (opened.folder, layout.names(opened))
     # Of parameters that are one, transformers needs one.
-    once = {name for name, _ in model.named_parameters()} | buffers
-    prefix = "" if recipe.heads == "merge" else body_prefix(model)
+    written = {stored: name for name, stored in _turned(models[0][1]).items()}
+    return _Places(layout, written, models, base)
 
-    def stored(wanted: Callable[[str], bool]) -> set[str]:
-        return {name for name, own in names.items() if wanted(own)}
 
-    kept = stored(lambda own: own in once and own.startswith(prefix))
+def _sources(places: _Places, fishers: list[Path] | None, files: ExitStack) -> dict[str, object]:
+    """The settings of `FileMerge` that say what is read: every tensor by the name that it has in the output."""
+
+    def read(folder: Path, names: Mapping[str, str]) -> Renamed:
+        return Renamed(files.enter_context(TensorFiles(weight_files(folder))), _beside(places.written, names))
+
+    buffers = {stored for stored, name in places.written.items() if name in places.layout.buffers}
+    counters = {stored for stored in buffers if stored.split(".")[-1] == COUNTER}
+    first, *others = places.models
+    opened = [files.enter_context(TensorFiles([path])) for path in fishers or ()]
     return {
-        "averaged": stored(lambda own: own in buffers - counters),
-        "copied": stored(lambda own: own in counters),
-        "left_out": lambda name: name not in kept,
+        "sources": [first[0], *(read(*other) for other in others)],
+        "fishers": [Renamed(fisher, places.written) for fisher in opened] or None,
+        "base": places.base and read(*places.base),
+        "averaged": buffers - counters,
+        "copied": counters,
+        "left_out": lambda stored: stored not in places.written,
     }
 
 
-def _base(recipe: Recipe, first: Checkpoint, names: Mapping[str, str]) -> dict[str, object]:
-    if not (RULES[recipe.rule].needs_fisher and recipe.fisher.zero_rule == "base" and recipe.base):
-        return {}
-    parameters = base_parameters(first, open_checkpoint(recipe.base, is_base=True), "cpu")
-    return {"base": Renamed(TensorsInMemory(parameters), names)}
+def _beside(names: Mapping[str, str], others: Mapping[str, str]) -> dict[str, str]:
+    """What each tensor of some files is called in other files."""
+    own = _turned(others)
+    return {stored: own[name] for stored, name in names.items() if name in own}
+
+
+def _turned(names: Mapping[str, str]) -> dict[str, str]:
+    return {name: stored for stored, name in names.items()}
 
 
 def _fisher_files(recipe: Recipe, opened: Opened, report: OnProgress) -> list[Path]:
@@ -146,19 +160,19 @@ def _is_whole(path: Path) -> bool:
         return False
 
 
-def _write(
-    folder: Path, recipe: Recipe, opened: Opened, merge: FileMerge, model: nn.Module, report: OnProgress
-) -> None:
-    first = opened.checkpoints[0]
+def _write(folder: Path, recipe: Recipe, opened: Opened, merge: FileMerge, places: _Places, report: OnProgress) -> None:
+    first, layout = opened.checkpoints[0], places.layout
     merge.write(folder, report)
-    keeps = recipe.heads == "keep"
-    _write_config(first.folder, folder, type(model.base_model).__name__ if keeps else first.architecture)
+    config = {**body_config(first), "model_type": layout.model_type, "architectures": [layout.architecture]}
+    _write_companions(first, config, folder)
     own = _task_folders(recipe, opened)
-    for name, index in own.items():
-        checkpoint = opened.checkpoints[index]
-        (folder / name).mkdir()
-        exchange_body(checkpoint.folder, folder, folder / name, on_progress=report)
-        _write_config(checkpoint.folder, folder / name, checkpoint.architecture)
+    with TensorFiles(weight_files(folder)) as body:
+        for name, index in own.items():
+            checkpoint, (_, names) = opened.checkpoints[index], places.models[index]
+            (folder / name).mkdir()
+            merged = Renamed(body, _beside(names, places.written))
+            exchange_body(checkpoint.folder, merged, folder / name, on_progress=report)
+            _write_companions(checkpoint, checkpoint.config, folder / name)
     write_papers(folder, recipe, {}, card_text(recipe.pinned(), opened.checkpoints, opened.names, folders=list(own)))
 
 
@@ -172,7 +186,6 @@ def _size_bytes(recipe: Recipe, opened: Opened, merge: FileMerge) -> int:
     return merge.size_bytes + sum(path.stat().st_size for owner in owners for path in weight_files(owner.folder))
 
 
-def _write_config(source: Path, folder: Path, architecture: str) -> None:
-    content = json.loads((source / "config.json").read_text(encoding="utf-8")) | {"architectures": [architecture]}
-    (folder / "config.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    copy_companions(source, folder)
+def _write_companions(checkpoint: Checkpoint, config: Mapping[str, object], folder: Path) -> None:
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    copy_companions(checkpoint.processor_folder, folder)

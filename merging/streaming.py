@@ -60,10 +60,10 @@ def merge_files(
         return replace_folder(folder, lambda temporary: merge.write(temporary, on_progress))
 
 
-def exchange_body(source: str | Path, body: str | Path, folder: Path, *, on_progress: OnProgress | None = None) -> None:
-    """Writes `source` into new files in `folder`, with the tensors that `body` has taken from it; the head stays."""
+def exchange_body(source: str | Path, other: Source, folder: Path, *, on_progress: OnProgress | None = None) -> None:
+    """Writes `source` into new files in `folder`, with the tensors that `other` has taken from there; the head stays."""
     chunks = Chunks(1, CHUNK)
-    with TensorFiles(weight_files(Path(source))) as own, TensorFiles(weight_files(Path(body))) as other:
+    with TensorFiles(weight_files(Path(source))) as own:
         check_same_structure([other, {name: own[name] for name in own if name in other}])
         owners = {name: other if name in other else own for name in own}
         report = Reporter(on_progress, sum(tensor.numel() for tensor in own.values()))
@@ -85,7 +85,7 @@ class FileMerge:
     that are not floating point must agree. `chunk` is how many numbers of each model are in memory at a time.
     """
 
-    sources: Sequence[str | Path]
+    sources: Sequence[Tensors]
     rule: str = "fisher"
     weights: Sequence[float] | None = None
     fishers: Sequence[Tensors] | None = None
