@@ -11,39 +11,44 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 import gradio as gr
 
-from components import events
+from components import events, explore_events, inspect_events, learn_events
 from components.explore import create_explore
 from components.export_panel import create_export_panel
-from components.heatmaps import create_heatmaps
+from components.inspect import create_inspect
 from components.job_panel import begin, create_job_panel, first_recipe
 from components.learn import create_learn
+from components.merge_history import create_merge_history
 from components.merge_settings import create_merge_settings
 from components.parts import Parts
 from components.pool_picker import DEFAULT_POOL, create_pool_picker, is_hosted, preset_models
 from components.push_panel import create_push_panel
 from components.score_charts import DESKTOP_PX, create_score_charts
-from components.style import CSS, FORMULA, HEAD, PAGE_JS
+from components.style import CSS, FORMULA, PAGE_JS
 from components.theme import theme
-from components.weight_sliders import create_weight_sliders
+from components.tour import head_html
+from components.weight_sliders import create_weight_sliders, slider_names
 from merging.pools import open_pool
 
 
 def build_app() -> gr.Blocks:
     """The page, opened on the first preset of the embedded pool."""
     pool = open_pool(DEFAULT_POOL)
+    first_models = preset_models(pool, pool.presets[0].name)
     with gr.Blocks(title="Fisher Merge Studio", delete_cache=(3600, 86400), fill_width=True) as page:
         width_px = gr.Number(DESKTOP_PX, visible=False)
+        query = gr.Textbox("", visible=False)
         with gr.Sidebar(width=330, label="Set-up") as sidebar:
             picker, job = create_pool_picker(below_models=create_job_panel)
-        gr.HTML(HEAD)
-        with gr.Tabs():
+        gr.HTML(head_html())
+        with gr.Tabs() as tabs:
             with gr.Tab("Merge", id="merge"):
                 gr.HTML(FORMULA)
-                weights = create_weight_sliders(preset_models(pool, pool.presets[0].name))
+                weights = create_weight_sliders(first_models)
                 charts = create_score_charts(first_recipe())
                 settings = create_merge_settings()
+                kept = create_merge_history()
             with gr.Tab("Inspect", id="inspect") as inspect_tab:
-                maps = create_heatmaps()
+                inspect = create_inspect(slider_names(first_models))
             with gr.Tab("Explore λ", id="explore") as explore_tab:
                 explore = create_explore()
             with gr.Tab("Learn", id="learn") as learn_tab:
@@ -52,10 +57,13 @@ def build_app() -> gr.Blocks:
                 exports = create_export_panel()
                 pushing = create_push_panel()
         parts = Parts(
-            *(page, sidebar, width_px, picker, job, weights, charts, settings),
-            *(inspect_tab, maps, explore_tab, explore, learn_tab, learn, export_tab, exports, pushing),
+            *(page, sidebar, width_px, query, tabs, picker, job, weights, charts, settings, kept),
+            *(inspect_tab, inspect, explore_tab, explore, learn_tab, learn, export_tab, exports, pushing),
         )
         events.wire(parts)
+        inspect_events.wire(parts)
+        explore_events.wire(parts)
+        learn_events.wire(parts)
     return page
 
 

@@ -6,35 +6,41 @@ import gradio as gr
 
 from components import job_panel
 from components.add_model import OWN
-from components.export_panel import described, opened_recipe
+from components.export_panel import described
 from components.figures import NARROW_PX
 from components.form import ROWS, Form, recipe_of
 from components.jobs import REGISTRY
+from components.merge_history import listed
+from components.opening import form_updates, is_embedded, link_updates, pool_updates
 from components.pool_picker import chosen_pool, chosen_preset, is_hosted, model_choices, pool_choices
 from components.score_charts import NOT_PREPARED, shown
 from components.store import STORE
 from components.tables import notice
+from components.visits import VISITS
 from components.weight_sliders import rows_for, set_to
-from merging.errors import MergingError, PoolError
+from merging.errors import MergingError, PoolError, RecipeError
 from merging.pools import open_pool
+from merging.recipe import Recipe
 from merging.search import search_weights
 from merging.tasks import open_task
 
+OF_A_LINK = "This link names models or data that are not embedded: press “Estimate Fisher” to open them."
 # Moves closer together than this are one move for Undo: a drag, not its steps.
 UNDO_GAP_S = 1.0
 UNDO_DEPTH = 50
 
 
-def opened(width_px: float, job_id: str, *values: object) -> list[object]:
-    """The first picture, and the job that makes it or the one that this visitor was watching.
+def opened(width_px: float, query: str, visit: str, job_id: str, *values: object) -> list[object]:
+    """The first picture, the merges of this visit, and the job that makes the picture or the one that was being watched.
 
-    On a phone the sidebar, which would cover the picture, is closed.
+    On a phone the sidebar, which would cover the picture, is closed. `query` goes on: its change opens what a link asks for.
     """
     form, watching = Form.of(*values), REGISTRY.get(job_id)
     going_on = watching is not None and watching.active
     job = job_panel.watched(watching) if going_on else job_panel.ensured(*values)
     history = [(0.0, list(form.models), list(form.weights))]
-    return [gr.Sidebar(open=width_px >= NARROW_PX), width_px, history, *job, *shown(width_px, *values)]
+    seen = [gr.Sidebar(open=width_px >= NARROW_PX), width_px, query, history, *listed(visit)]
+    return [*seen, *job, *shown(width_px, *values)]
 
 
 def moved(history: list, width_px: float, *values: object) -> list[object]:
@@ -120,10 +126,51 @@ def found_weights(job_id: str) -> list[object]:
 def recipe_opened(path: str, pool: str) -> list[object]:
     """A recipe's file becomes the page's settings: notice, then every widget of the form."""
     try:
-        values = opened_recipe(path, [] if pool == OWN else model_choices(open_pool(pool)))
+        values = form_updates(Recipe.load(path), [] if pool == OWN else model_choices(open_pool(pool)))
     except MergingError as problem:
         return [notice(str(problem), "error"), *[gr.skip()] * (len(Form.__dataclass_fields__) - 1 + ROWS)]
     return [notice("The recipe is open; its Fishers are being estimated or taken from the cache.", "good"), *values]
+
+
+def link_opened(query: str) -> list[object]:
+    """The settings that a page's address asks for: notice, tab, pool, preset, description, then every widget of the form."""
+    nothing = [gr.skip()] * (3 + len(Form.__dataclass_fields__) - 1 + ROWS)
+    try:
+        updates, tab, told = link_updates(query)
+    except MergingError as problem:
+        return [notice(f"The link was not opened. {problem}", "error"), gr.skip(), *nothing]
+    if updates:
+        gr.Info(told)  # the sliders, which move now, clear the page's notice
+    return ["" if updates else notice(told), tab, *(updates or nothing)]
+
+
+def linked(*values: object) -> list[object]:
+    """Begins the work of what a link asked for, if all of it is embedded: nobody's own files are opened by a link."""
+    try:
+        is_free = is_embedded(recipe_of(Form.of(*values), hosted=is_hosted()))
+    except MergingError:
+        is_free = True  # and told
+    return (
+        job_panel.ensured(*values) if is_free else [*job_panel.watched(None)[:2], notice(OF_A_LINK), *[gr.skip()] * 3]
+    )
+
+
+def merge_reloaded(visit: str, name: str) -> list[object]:
+    """A merge of this visit again: notice, pool, preset, description, then every widget of the form."""
+    merge = VISITS.named(visit, name)
+    try:
+        if merge is None:
+            raise RecipeError(f'There is no merge "{name:.60}": expected one of this visit. Pick one from the list.')
+        above, known = pool_updates(merge.recipe)
+        return ["", *above, *form_updates(merge.recipe, known)]
+    except MergingError as problem:
+        return [notice(str(problem), "error"), *[gr.skip()] * (3 + len(Form.__dataclass_fields__) - 1 + ROWS)]
+
+
+def shown_with_notice(width_px: float, *values: object) -> list[object]:
+    """What `shown` gives; the notice of an opened link or merge stays unless there is a new one."""
+    told, *others = shown(width_px, *values)
+    return [told or gr.skip(), *others]
 
 
 def recipe_shown(width_px: float, *values: object) -> list[object]:

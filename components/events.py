@@ -5,13 +5,16 @@ import gradio as gr
 from components import actions, add_model, job_panel
 from components.checks import checked
 from components.export_panel import described, exported, saved_recipe
-from components.heatmaps import inspected
+from components.inspect_actions import inspected
+from components.merge_history import compared, remembered
 from components.parts import LIVE, SLOW, WATCH, Parts
 from components.push_panel import pushed
 from components.score_charts import shown
 from components.weight_sliders import rows_for
 
-WIDTH_JS = "(width, ...others) => [window.innerWidth, ...others]"
+# What only the browser knows: how wide the page is, and the address it was opened by.
+OPENED_JS = "(width, query, ...others) => [window.innerWidth, window.location.search, ...others]"
+LINK_JS = "(query) => query && window.location.origin + window.location.pathname + query"
 CLICK_JS = "() => setTimeout(() => document.querySelector('#{0} a, a#{0}, #{0}')?.click(), 150)"
 
 
@@ -23,12 +26,21 @@ def wire(parts: Parts) -> None:
     _wire_own(parts)
     _wire_job(parts, history)
     _wire_weights(parts, history)
-    _wire_inspect_and_export(parts)
+    _wire_kept(parts)
+    _wire_link(parts)
+    _wire_export(parts)
 
 
 def _wire_merge(parts: Parts, history: gr.State) -> None:
     picture, settings, picker = parts.picture(), parts.settings, parts.picker
-    settings.merge.click(shown, **picture, api_name="merge", **LIVE)
+    kept = parts.kept
+    settings.merge.click(shown, **picture, api_name="merge", **LIVE).then(
+        remembered,
+        [kept.visit, kept.name, *parts.form()],
+        [kept.visit, kept.name, *kept.outputs()],
+        api_name="keep_merge",
+        **LIVE,
+    )
     gr.on(
         [settings.split.change, settings.normalise.change, settings.zero_rule.change, settings.floor.change],
         shown,
@@ -119,9 +131,12 @@ def _wire_job(parts: Parts, history: gr.State) -> None:
     picture = parts.picture()
     parts.page.load(
         actions.opened,
-        [parts.width_px, job.job_id, *parts.form()],
-        [parts.sidebar, parts.width_px, history, *job.outputs(), *picture["outputs"]],
-        js=WIDTH_JS,
+        [parts.width_px, parts.query, parts.kept.visit, job.job_id, *parts.form()],
+        [
+            *[parts.sidebar, parts.width_px, parts.query, history, *parts.kept.outputs()],
+            *[*job.outputs(), *picture["outputs"]],
+        ],
+        js=OPENED_JS,
         api_name="open_page",
         **WATCH,
     )
@@ -135,7 +150,11 @@ def _wire_job(parts: Parts, history: gr.State) -> None:
         api_name="found_weights",
         **WATCH,
     ).then(shown, **picture, api_name="show_finished", **LIVE).then(
-        inspected, picture["inputs"], parts.maps.outputs(), api_name="inspect_finished", **LIVE
+        inspected,
+        [parts.inspect.view, *picture["inputs"]],
+        parts.inspect.outputs(),
+        api_name="inspect_finished",
+        **LIVE,
     )
 
 
@@ -149,10 +168,48 @@ def _wire_weights(parts: Parts, history: gr.State) -> None:
     weights.undo.click(actions.undone, history, [history, *sliders], api_name="undo", **WATCH)
 
 
-def _wire_inspect_and_export(parts: Parts) -> None:
+def _wire_kept(parts: Parts) -> None:
+    """The merges of this visit: back to one of them, and two compared."""
+    kept, form, picture = parts.kept, parts.form(), parts.picture()
+    kept.kept.picked.input(
+        actions.merge_reloaded,
+        [kept.visit, kept.kept.picked],
+        [parts.charts.notice, *parts.reopened()],
+        api_name="reload_merge",
+        **WATCH,
+    ).then(job_panel.ensured, form, parts.job.outputs(), api_name="estimate_reloaded", **WATCH).then(
+        actions.shown_with_notice, **picture, api_name="show_reloaded", **LIVE
+    )
+    gr.on(
+        [kept.first.change, kept.second.change],
+        compared,
+        [kept.visit, kept.first, kept.second],
+        kept.compared.outputs(),
+        api_name="compare_merges",
+        trigger_mode="always_last",
+        **WATCH,
+    )
+
+
+def _wire_link(parts: Parts) -> None:
+    """The page's address: what it asks for is opened after the page itself."""
+    form, picture = parts.form(), parts.picture()
+    parts.query.change(
+        actions.link_opened,
+        parts.query,
+        [parts.charts.notice, parts.tabs, *parts.reopened()],
+        api_name="open_link",
+        **WATCH,
+    ).then(actions.linked, form, parts.job.outputs(), api_name="estimate_link", **WATCH).then(
+        actions.shown_with_notice, **picture, api_name="show_link", **LIVE
+    )
+
+
+def _wire_export(parts: Parts) -> None:
     form, exports, picture = parts.form(), parts.exports, parts.picture()
-    parts.inspect_tab.select(inspected, picture["inputs"], parts.maps.outputs(), api_name="inspect", **LIVE)
-    parts.export_tab.select(described, form, [exports.notice, exports.recipe], api_name="recipe", **WATCH)
+    parts.export_tab.select(
+        described, form, [exports.notice, exports.recipe, exports.link], api_name="recipe", **WATCH
+    ).then(None, exports.link, exports.link, js=LINK_JS)
     exports.download.click(
         exported, form, [exports.notice, exports.file], api_name="download_merged_model", **LIVE
     ).success(None, js=CLICK_JS.format("merged-file"))

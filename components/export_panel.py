@@ -7,16 +7,14 @@ from pathlib import Path
 
 import gradio as gr
 
-from components.form import ROWS, Form, model_name, model_value, recipe_of, require_embedded, task_of, task_value
-from components.pool_picker import EXAMPLES, is_hosted
+from components.form import Form, recipe_of
+from components.links import link_query
+from components.pool_picker import is_hosted
 from components.score_charts import NOT_PREPARED
 from components.store import live_result
 from components.tables import notice
-from components.weight_sliders import rows_for, set_to
-from merging.devices import resolve_device
-from merging.errors import ExportError, MergingError, RecipeError
+from merging.errors import ExportError, MergingError
 from merging.export import export
-from merging.recipe import Recipe
 
 COMMAND = "python -m merging run recipe.yaml --output merged"
 
@@ -33,6 +31,7 @@ class ExportPanel:
     recipe_file: gr.DownloadButton
     upload: gr.UploadButton
     command: gr.Code
+    link: gr.Textbox
 
 
 def create_export_panel() -> ExportPanel:
@@ -55,15 +54,22 @@ def create_export_panel() -> ExportPanel:
     command = gr.Code(
         COMMAND, language="shell", lines=1, max_lines=2, label="command", interactive=False, wrap_lines=True
     )
-    return ExportPanel(message, download, file, recipe, save_recipe, recipe_file, upload, command)
+    link = gr.Textbox(
+        label="A link that reopens these settings", interactive=False, max_lines=8, buttons=["copy"], elem_id="link"
+    )
+    return ExportPanel(message, download, file, recipe, save_recipe, recipe_file, upload, command, link)
 
 
 def described(*values: object) -> list[object]:
-    """The recipe of what the page shows: notice, YAML."""
+    """The recipe of what the page shows: notice, YAML, link."""
     try:
-        return ["", recipe_of(Form.of(*values), hosted=is_hosted()).to_yaml()]
+        recipe = recipe_of(Form.of(*values), hosted=is_hosted())
     except MergingError as problem:
-        return [notice(str(problem), "error"), gr.skip()]
+        return [notice(str(problem), "error"), gr.skip(), gr.skip()]
+    try:
+        return ["", recipe.to_yaml(), link_query(recipe)]
+    except MergingError as problem:
+        return [notice(str(problem)), recipe.to_yaml(), ""]
 
 
 def exported(*values: object) -> list[object]:
@@ -88,60 +94,6 @@ def saved_recipe(*values: object) -> list[object]:
     except OSError as problem:
         return [notice(str(_full(problem)), "error"), gr.skip()]
     return ["", str(path)]
-
-
-def opened_recipe(path: str, known_models: list[tuple[str, str]]) -> list[object]:
-    """A recipe's file as values of the widgets: models, heads, tasks, labels, examples, seed, floor, normalise,
-    zero rule, device, split, base, then the sliders.
-
-    Raises: RecipeError for a recipe that is wrong or that the page cannot show; DeviceError.
-    """
-    recipe = Recipe.load(path)
-    if is_hosted():
-        require_embedded(recipe)
-    _require_shown(recipe)
-    models = [model_value(entry.checkpoint, entry.task) for entry in recipe.models]
-    labels = {value: label for label, value in known_models}
-    choices = [*known_models, *[(model_name(value), value) for value in models if value not in labels]]
-    settings = recipe.fisher
-    rows = rows_for(models)
-    for row, moved in zip(rows, set_to(recipe.weights), strict=True):
-        if "value" in row:
-            row["value"] = moved["value"]
-    tasks = [task_value(task) for task in recipe.evaluation.tasks]
-    return [
-        gr.update(choices=choices, value=models),
-        recipe.heads,
-        gr.update(choices=[(_task_name(task), task) for task in tasks], value=tasks) if tasks else [],
-        settings.labels,
-        settings.examples,
-        settings.seed,
-        settings.floor,
-        settings.normalise,
-        settings.zero_rule,
-        recipe.device,
-        recipe.evaluation.split,
-        recipe.base or "",
-        *rows,
-    ]
-
-
-def _task_name(value: str) -> str:
-    task = task_of(value)
-    return task.split("/")[-1] if isinstance(task, str) else str(task.get("name") or task.get("dataset") or "task")
-
-
-def _require_shown(recipe: Recipe) -> None:
-    """Raises: MergingError for a recipe that the page's widgets cannot hold, or whose device is not here."""
-    examples = recipe.fisher.examples
-    few = examples != "all" and EXAMPLES[0] <= examples <= EXAMPLES[1]
-    if recipe.rule != "fisher" or not few or recipe.evaluation.examples != "all" or len(recipe.models) > ROWS:
-        raise RecipeError(
-            f"The page cannot show this recipe: expected rule: fisher, {EXAMPLES[0]} to {EXAMPLES[1]} Fisher examples, "
-            f"evaluation examples: all and at most {ROWS} models, got {recipe.rule}, {examples}, "
-            f"{recipe.evaluation.examples} and {len(recipe.models)} models. Use the command line."
-        )
-    resolve_device(recipe.device)
 
 
 def _zipped(result: object) -> str:

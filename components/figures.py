@@ -2,12 +2,9 @@
 
 from collections.abc import Sequence
 
-import numpy
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
-from components.style import COLOURS, HEAT_COLOURS, MODEL_COLOURS, PATTERNS, TITLES
-from merging.diagnostics import FisherMap
+from components.style import COLOURS, MODEL_COLOURS, PATTERNS, TITLES
 from merging.metrics import Score
 
 # Below this the page is a phone's: no numbers on bars, one heatmap beside the other no more.
@@ -91,136 +88,29 @@ def _bars(name: str, scores: dict[str, Score], tasks: Sequence[str], colour: str
     )
 
 
+def compared_figure(scores: dict[str, list[Score]], tasks: Sequence[str]) -> go.Figure:
+    """Bars of two merges by task, with 95 % intervals."""
+    bars = [
+        _bars(name, dict(zip(tasks, own, strict=True)), tasks, colour, pattern, narrow=True)
+        for (name, own), colour, pattern in zip(scores.items(), MODEL_COLOURS, ("", "/"), strict=False)
+    ]
+    figure = go.Figure(bars)
+    figure.update_layout(
+        barmode="group",
+        yaxis=SCORE_AXIS,
+        xaxis={"fixedrange": True, "automargin": True},
+        legend={"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0},
+    )
+    return _finished(figure, height=320, below=36)
+
+
 def _interval_text(score: Score | None) -> str:
     return "" if score is None else f"95 %: {100 * score.low:.1f} to {100 * score.high:.1f}, {score.n} examples"
 
 
-def heatmap_figure(fisher: FisherMap, width_px: int) -> go.Figure:
-    """log₁₀ of the mean Fisher, layers × kinds, one panel per model, one colour scale for all."""
-    with numpy.errstate(divide="ignore", invalid="ignore"):
-        values = numpy.log10(fisher.mean).astype(numpy.float32)
-    values[~numpy.isfinite(values)] = numpy.nan
-    figure, places = _panels(fisher, width_px)
-    for index, (row, column) in enumerate(places):
-        figure.add_trace(
-            go.Heatmap(
-                z=values[index],
-                x=list(fisher.kinds),
-                y=list(fisher.layers),
-                coloraxis="coloraxis",
-                xgap=1,
-                ygap=1,
-                hoverongaps=False,
-                customdata=_cell_names(fisher),
-                hovertemplate="%{y}, %{x}: 10<sup>%{z:.2f}</sup><br>%{customdata}<extra>"
-                + _plain(fisher.models[index])
-                + "</extra>",
-            ),
-            row=row,
-            col=column,
-        )
-    figure.update_layout(coloraxis={"colorscale": HEAT_COLOURS, "colorbar": _colour_bar("log₁₀ mean F")})
-    return _finished(figure, height=_panel_height(fisher, width_px))
-
-
-def owner_figure(fisher: FisherMap) -> go.Figure:
-    """Who owns which layer: per cell the model with the largest share of Σ λF, and that share in per cent."""
-    share = numpy.nan_to_num(fisher.share, nan=-1.0)
-    owner = share.argmax(0).astype(numpy.float32)
-    largest = share.max(0)
-    owner[largest <= 0] = numpy.nan
-    count = len(fisher.models)
-    colours = [MODEL_COLOURS[index % len(MODEL_COLOURS)] for index in range(count)]
-    steps = [(edge / count, colours[min(place, count - 1)]) for place in range(count) for edge in (place, place + 1)]
-    figure = go.Figure(
-        go.Heatmap(
-            z=owner,
-            x=list(fisher.kinds),
-            y=list(fisher.layers),
-            zmin=-0.5,
-            zmax=count - 0.5,
-            colorscale=steps,
-            showscale=False,
-            xgap=2,
-            ygap=2,
-            text=[["" if value <= 0 else f"{100 * value:.0f}" for value in row] for row in largest],
-            texttemplate="%{text}",
-            textfont={"size": 12, "color": "#111"},
-            hoverongaps=False,
-            customdata=_share_texts(fisher),
-            hovertemplate="%{y}, %{x}<br>%{customdata}<extra></extra>",
-        )
-    )
-    for name, colour in zip(fisher.models, colours, strict=True):
-        figure.add_trace(
-            go.Scatter(
-                x=[None],
-                y=[None],
-                mode="markers",
-                name=_plain(name),
-                showlegend=True,
-                marker={"color": colour, "size": 12, "symbol": "square"},
-            )
-        )
-    figure.update_layout(
-        yaxis={"autorange": "reversed", "fixedrange": True, "showgrid": False},
-        xaxis={"fixedrange": True, "showgrid": False, "tickangle": -45, "automargin": True},
-        legend={"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0},
-    )
-    return _finished(figure, height=140 + 40 * len(fisher.layers))
-
-
-def _panels(fisher: FisherMap, width_px: int) -> tuple[go.Figure, list[tuple[int, int]]]:
-    columns = 1 if width_px < NARROW_PX else 2
-    rows = -(-len(fisher.models) // columns)
-    places = [(index // columns + 1, index % columns + 1) for index in range(len(fisher.models))]
-    figure = make_subplots(
-        rows=rows,
-        cols=columns,
-        subplot_titles=[_plain(name) for name in fisher.models],
-        shared_xaxes=False,
-        vertical_spacing=min(0.22, 0.6 / rows),
-        horizontal_spacing=0.14,
-    )
-    figure.update_yaxes(autorange="reversed", fixedrange=True, showgrid=False)
-    figure.update_xaxes(fixedrange=True, showgrid=False, tickangle=-45)
-    return figure, places
-
-
-def _panel_height(fisher: FisherMap, width_px: int) -> int:
-    rows = len(fisher.models) if width_px < NARROW_PX else -(-len(fisher.models) // 2)
-    return 60 + rows * (110 + 26 * len(fisher.layers))
-
-
-def _cell_names(fisher: FisherMap) -> list[list[str]]:
-    return [[_plain("<br>".join(_cut(cell)), keep_breaks=True) for cell in row] for row in fisher.tensors]
-
-
-def _cut(names: Sequence[str], limit: int = 4) -> list[str]:
-    return [*names[:limit], *([f"and {len(names) - limit} more"] if len(names) > limit else [])]
-
-
-def _share_texts(fisher: FisherMap) -> list[list[str]]:
-    return [
-        [
-            "<br>".join(
-                f"{_plain(name)}: {100 * fisher.share[index, row, column]:.1f} %"
-                for index, name in enumerate(fisher.models)
-            )
-            for column in range(len(fisher.kinds))
-        ]
-        for row in range(len(fisher.layers))
-    ]
-
-
-def _plain(text: str, *, keep_breaks: bool = False) -> str:
+def _plain(text: str) -> str:
     """Plotly reads a little HTML in its texts; names of models and tensors must not be read as such."""
-    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return escaped.replace("&lt;br&gt;", "<br>") if keep_breaks else escaped
-
-
-def _colour_bar(title: str) -> dict[str, object]:
-    return {"title": {"text": title, "side": "right"}, "thickness": 12, "outlinewidth": 0, "len": 1.0}
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def _finished(figure: go.Figure, *, height: int, below: int = 70) -> go.Figure:

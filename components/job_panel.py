@@ -61,7 +61,7 @@ def begin(recipe: Recipe) -> Job:
         prepared = prepare(recipe, on_progress)
         on_progress(1.0, "evaluating the single models and the ensemble")
         result = evaluate(prepared, recipe)
-        STORE.put(recipe, prepared)
+        STORE.put(recipe, prepared, result)
         if recipe == first_recipe():
             keep(result)
 

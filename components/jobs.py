@@ -10,10 +10,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
+from components.right_of_way import LIVE
 from merging.errors import Cancelled, MergingError
 
 KEPT_JOBS = 64
 KEPT_S = 3600.0
+# Who waits for an estimate does not wait for other people's searches.
+LANES = ("device", "search")
 
 Work = Callable[[Callable[[float, str], None]], object]
 
@@ -46,14 +49,14 @@ class Job:
 
 
 class Registry:
-    """Jobs by unguessable id, one at a time on the device, in the order they were asked for."""
+    """Jobs by unguessable id, one at a time in each lane, in the order they were asked for."""
 
     def __init__(self) -> None:
         self._jobs: OrderedDict[str, Job] = OrderedDict()
         self._lock = threading.Lock()
-        self._device = ThreadPoolExecutor(max_workers=1, thread_name_prefix="device")
+        self._lanes = {lane: ThreadPoolExecutor(max_workers=1, thread_name_prefix=lane) for lane in LANES}
 
-    def start(self, key: str, work: Work) -> Job:
+    def start(self, key: str, work: Work, *, lane: str = "device") -> Job:
         """Begins `work(on_progress)`; joins the job of the same key where one is still active."""
         with self._lock:
             self._forget_old()
@@ -62,7 +65,7 @@ class Registry:
             job = Job(id=uuid.uuid4().hex, key=key)
             self._jobs[job.id] = job
         context = contextvars.copy_context()
-        self._device.submit(context.run, self._run, job, work)
+        self._lanes[lane].submit(context.run, self._run, job, work)
         return job
 
     def get(self, job_id: str | None) -> Job | None:
@@ -88,6 +91,7 @@ class Registry:
 
     def _run(self, job: Job, work: Work) -> None:
         def on_progress(fraction: float, text: str) -> None:
+            LIVE.give()
             if job.asked_to_stop.is_set():
                 raise Cancelled
             job.fraction, job.text = fraction, text

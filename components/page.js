@@ -10,7 +10,7 @@
 
   const quoted = (value) => (/[",\n\r]/.test(value) ? `"${value.replaceAll('"', '""')}"` : value);
   // A spreadsheet would run what begins like a formula.
-  const harmless = (value) => (/^[=+@\t]|^-(?![\d.])/.test(value) ? `'${value}` : value);
+  const harmless = (value) => (/^[=@\t]|^[+-](?![\d.])/.test(value) ? `'${value}` : value);
 
   const csv = (table) =>
     [...table.rows]
@@ -18,14 +18,17 @@
       .map((cells) => cells.map((cell) => quoted(harmless(cell.dataset.value ?? cell.innerText.trim()))).join(","))
       .join("\r\n");
 
-  // The numbers of the frame "x" stand in "x-numbers", its figure in "x", what is picked goes to "x-picked".
-  const frameOf = (element) => element.closest('[id$="-numbers"]')?.id.replace(/-numbers$/, "");
+  // The numbers of the frame "x" stand in "x-numbers" (or say whose they are), its figure in "x", what is picked goes to "x-picked".
+  const frameOf = (element) =>
+    element.closest("[data-frame]")?.dataset.frame ?? element.closest('[id$="-numbers"]')?.id.replace(/-numbers$/, "");
 
   const pick = (frame, value) => {
     const field = document.querySelector(`#${frame}-picked textarea, #${frame}-picked input`);
     if (!field || value === undefined || value === null) return;
     field.value = String(value);
     field.dispatchEvent(new Event("input", { bubbles: true }));
+    // Gradio tells of input at a key's press only.
+    field.dispatchEvent(new KeyboardEvent("keypress", { key: "Unidentified", bubbles: true }));
   };
 
   document.addEventListener("click", (event) => {
@@ -33,7 +36,7 @@
     const frame = button && frameOf(button);
     if (!frame) return;
     if (button.dataset.pick !== undefined) return pick(frame, button.dataset.pick);
-    const box = button.closest(".studio-numbers");
+    const box = button.closest(".studio-saved");
     const name = (box.dataset.name || frame).toLowerCase().replace(/[^a-z0-9]+/g, "-");
     if (button.dataset.save === "csv") save(csv(box.querySelector("table")), "text/csv", `${name}.csv`);
     const graph = document.querySelector(`#${frame} .js-plotly-plot`);
@@ -49,8 +52,27 @@
     save(decodeURIComponent(url.slice(url.indexOf(",") + 1)), "image/svg+xml", `${name}.svg`);
   };
 
+  // What is drawn while its tab is hidden has a width of its own: it is made to fit once it is seen.
+  const fitting = new ResizeObserver((entries) => {
+    for (const { target } of entries) {
+      const drawn = target._fullLayout?.width;
+      if (drawn && target.offsetParent && Math.abs(drawn - target.clientWidth) > 1) window.Plotly?.Plots.resize(target);
+    }
+  });
+
+  // What hovering tells of a heatmap's cells travels once, however many panels there are.
+  const share = (graph) => {
+    const cells = graph.layout?.meta?.cells;
+    if (!cells || !window.Plotly) return;
+    const bare = [...graph.data.keys()].filter((index) => graph.data[index].type === "heatmap" && !graph.data[index].text);
+    if (bare.length) window.Plotly.restyle(graph, { text: [cells] }, bare);
+  };
+
   const listen = () => {
     for (const graph of document.querySelectorAll(".js-plotly-plot")) {
+      share(graph);
+      if (!graph.studioFits) fitting.observe(graph);
+      graph.studioFits = true;
       if (graph.studioListens || !graph.on) continue;
       const frame = graph.closest('[id].studio-frame')?.id;
       if (!frame) continue;
@@ -61,5 +83,76 @@
       });
     }
   };
-  new MutationObserver(listen).observe(document.documentElement, { childList: true, subtree: true });
+  const TOURED = "fisher-merge-studio-toured";
+  const remember = () => {
+    try { localStorage.setItem(TOURED, "yes"); } catch { /* private windows may refuse: the tour is offered again */ }
+    invite(false);
+  };
+  const invite = (isNew) => {
+    for (const part of document.querySelectorAll(".studio-invitation span, [data-tour=dismiss]")) part.hidden = !isNew;
+  };
+  const welcome = () => {
+    const invitation = document.querySelector(".studio-invitation");
+    if (!invitation || invitation.studioSeen) return;
+    invitation.studioSeen = true;
+    let toured = null;
+    try { toured = localStorage.getItem(TOURED); } catch { toured = "yes"; }
+    invite(!toured);
+  };
+
+  let at = -1, cameFrom = null;
+  const show = (index) => {
+    const steps = JSON.parse(document.querySelector(".studio-invitation").dataset.steps);
+    if (index < 0 || index >= steps.length) return end();
+    if (at < 0) cameFrom = document.activeElement;
+    at = index;
+    const step = steps[index];
+    // On a phone some tabs stand in a menu of their own.
+    const tabs = document.querySelectorAll("button[role=tab], .overflow-dropdown button");
+    const tab = [...tabs].find((one) => one.textContent.trim() === step.tab);
+    if (tab && tab.getAttribute("aria-selected") !== "true") tab.click();
+    const card = document.querySelector(".studio-tour") ?? document.body.appendChild(document.createElement("div"));
+    card.className = "studio-tour";
+    card.setAttribute("role", "dialog");
+    card.setAttribute("aria-labelledby", "studio-tour-title");
+    card.innerHTML = `<h2 id="studio-tour-title" tabindex="-1"></h2><p></p><div class="buttons"><span></span>
+      <button type="button" class="studio-save" data-tour="back">Back</button>
+      <button type="button" class="studio-save" data-tour="next"></button>
+      <button type="button" class="studio-save" data-tour="end">End</button></div>`;
+    card.querySelector("h2").textContent = step.title;
+    card.querySelector("p").textContent = step.text;
+    card.querySelector("span").textContent = `${index + 1} of ${steps.length}`;
+    card.querySelector("[data-tour=back]").disabled = index === 0;
+    card.querySelector("[data-tour=next]").textContent = index + 1 < steps.length ? "Next" : "Done";
+    card.querySelector("h2").focus({ preventScroll: true });
+    point(step.target, index, 20);
+  };
+  // A tab is drawn a moment after it is opened.
+  const point = (target, index, tries) => {
+    if (index !== at) return;
+    for (const old of document.querySelectorAll(".studio-toured")) old.classList.remove("studio-toured");
+    const found = document.querySelector(target);
+    if (!found?.getClientRects().length) return tries && setTimeout(() => point(target, index, tries - 1), 150);
+    found.classList.add("studio-toured");
+    found.scrollIntoView({ block: "center", behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth" });
+  };
+  const end = () => {
+    at = -1;
+    document.querySelector(".studio-tour")?.remove();
+    for (const old of document.querySelectorAll(".studio-toured")) old.classList.remove("studio-toured");
+    remember();
+    cameFrom?.focus?.();
+  };
+  document.addEventListener("click", (event) => {
+    const move = event.target.closest?.("[data-tour]")?.dataset.tour;
+    if (move === "start") show(0);
+    if (move === "dismiss") remember();
+    if (move === "back") show(at - 1);
+    if (move === "next") show(at + 1);
+    if (move === "end") end();
+  });
+  document.addEventListener("keydown", (event) => event.key === "Escape" && at >= 0 && end());
+
+  const changed = () => { listen(); welcome(); };
+  new MutationObserver(changed).observe(document.documentElement, { childList: true, subtree: true });
 })();

@@ -6,9 +6,10 @@ import gradio as gr
 
 from components.explore import Explore
 from components.export_panel import ExportPanel
-from components.heatmaps import Heatmaps
+from components.inspect import Inspect
 from components.job_panel import JobPanel
 from components.learn import Learn
+from components.merge_history import MergeHistory
 from components.merge_settings import MergeSettings
 from components.pool_picker import PoolPicker
 from components.push_panel import PushPanel
@@ -27,13 +28,16 @@ class Parts:
     page: gr.Blocks
     sidebar: gr.Sidebar
     width_px: gr.Number
+    query: gr.Textbox
+    tabs: gr.Tabs
     picker: PoolPicker
     job: JobPanel
     weights: WeightSliders
     charts: ScoreCharts
     settings: MergeSettings
+    kept: MergeHistory
     inspect_tab: gr.Tab
-    maps: Heatmaps
+    inspect: Inspect
     explore_tab: gr.Tab
     explore: Explore
     learn_tab: gr.Tab
@@ -50,6 +54,10 @@ class Parts:
             *[settings.floor, settings.normalise, settings.zero_rule, picker.device, settings.split, picker.base],
             *self.weights.sliders,
         ]
+
+    def reopened(self) -> list[gr.components.Component]:
+        """What a link, or a merge of the visit, sets: pool, preset, description, then the form."""
+        return [self.picker.pool, self.picker.preset, self.picker.about, *self.form()]
 
     def picture(self) -> dict[str, list[gr.components.Component]]:
         """What `shown` reads and redraws."""

@@ -32,29 +32,40 @@ def sentence_html(picture: Picture) -> str:
 
 def numbers_html(picture: Picture, name: str) -> str:
     """The numbers under the figure, folded, with buttons for CSV and SVG; `name` names the files and the region."""
-    svg = '<button type="button" class="studio-save" data-save="svg">Download SVG</button>'
-    svg = svg if picture.figure is not None else ""
+    buttons = save_buttons(csv=bool(picture.columns), svg=picture.figure is not None)
     if not picture.columns:
-        return f'<div class="studio-numbers" data-name="{escape(name)}">{svg}</div>' if svg else ""
-    head = "".join(f'<th scope="col">{escape(str(column))}</th>' for column in picture.columns)
-    head += '<th scope="col" class="pick">choose</th>' if picture.picks else ""
+        return f'<div class="studio-saved studio-numbers" data-name="{escape(name)}">{buttons}</div>' if buttons else ""
+    titles = [f'<th scope="col">{escape(str(column))}</th>' for column in picture.columns]
+    if picture.picks:
+        titles.insert(1, '<th scope="col" class="pick">choose</th>')
+    head = "".join(titles)
     rows = "".join(_row(picture, index, row) for index, row in enumerate(picture.rows))
+    is_open = " open" if picture.figure is None else ""
     caption = f"<caption>{escape(picture.caption)}</caption>" if picture.caption else ""
     return (
-        f'<div class="studio-numbers" data-name="{escape(name)}"><details><summary>Numbers as a table</summary>'
+        f'<div class="studio-saved studio-numbers" data-name="{escape(name)}"><details{is_open}><summary>Numbers as a table</summary>'
         f'<div class="studio-scroll" tabindex="0" role="region" aria-label="{escape(name)} as a table">'
         f'<table class="studio-table">{caption}<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div></details>'
-        f'<button type="button" class="studio-save" data-save="csv">Download CSV</button>{svg}</div>'
+        f"{buttons}</div>"
+    )
+
+
+def save_buttons(*, csv: bool = True, svg: bool = True) -> str:
+    """Buttons that page.js answers: the table beside them as CSV, the frame's figure as SVG."""
+    kinds = [kind for kind, wanted in (("csv", csv), ("svg", svg)) if wanted]
+    return "".join(
+        f'<button type="button" class="studio-save" data-save="{kind}">Download {kind.upper()}</button>'
+        for kind in kinds
     )
 
 
 def _row(picture: Picture, index: int, row: Sequence[object]) -> str:
     first, *others = row
     cells = f'<th scope="row" data-value="{escape(_exact(first))}">{escape(_short(first))}</th>'
-    cells += "".join(f'<td data-value="{escape(_exact(value))}">{escape(_short(value))}</td>' for value in others)
     if picture.picks:
         pick, label = escape(picture.picks[index]), escape(picture.pick_label)
         cells += f'<td class="pick"><button type="button" class="studio-save" data-pick="{pick}">{label}</button></td>'
+    cells += "".join(f'<td data-value="{escape(_exact(value))}">{escape(_short(value))}</td>' for value in others)
     return f"<tr>{cells}</tr>"
 
 

@@ -4,6 +4,7 @@ import threading
 from collections import OrderedDict
 from dataclasses import replace
 
+from components.right_of_way import LIVE
 from merging.pipeline import Result, evaluate
 from merging.prepared import Prepared
 from merging.recipe import EvaluationSettings, FisherSettings, Recipe
@@ -27,6 +28,7 @@ class Store:
         self._limit_bytes = limit_bytes
         self._lock = threading.Lock()
         self._kept: OrderedDict[str, Prepared] = OrderedDict()
+        self._results: dict[str, Result | None] = {}
 
     def get(self, recipe: Recipe) -> Prepared | None:
         """What is prepared for this recipe, or None."""
@@ -36,19 +38,40 @@ class Store:
                 self._kept.move_to_end(key)
             return self._kept.get(key)
 
-    def put(self, recipe: Recipe, prepared: Prepared) -> None:
-        """Keeps it, dropping the least recently used over the limit."""
+    def put(self, recipe: Recipe, prepared: Prepared, result: Result | None = None) -> None:
+        """Keeps it, with a result of it where there is one, dropping the least recently used over the limit."""
+        key = preparation_key(recipe)
         with self._lock:
-            self._kept[preparation_key(recipe)] = prepared
-            self._kept.move_to_end(preparation_key(recipe))
+            self._kept[key] = prepared
+            self._results[key] = result
+            self._kept.move_to_end(key)
             while len(self._kept) > 1 and sum(own.size_bytes() for own in self._kept.values()) > self._limit_bytes:
-                self._kept.popitem(last=False)
+                dropped, _ = self._kept.popitem(last=False)
+                del self._results[dropped]
+
+    def live_result(self, recipe: Recipe) -> Result | None:
+        """The merge at the recipe's weights and settings, from what is prepared; None where nothing is.
+
+        The last result of each is kept: chart, export and the visit's history show the same one.
+        """
+        key = preparation_key(recipe)
+        with self._lock:
+            prepared, last = self._kept.get(key), self._results.get(key)
+            if prepared is not None:
+                self._kept.move_to_end(key)
+        if prepared is None or (last is not None and last.recipe == recipe):
+            return last
+        with LIVE.taken():
+            result = evaluate(prepared, recipe)
+        with self._lock:
+            if self._kept.get(key) is prepared:
+                self._results[key] = result
+        return result
 
 
 STORE = Store()
 
 
 def live_result(recipe: Recipe) -> Result | None:
-    """The merge at the recipe's weights and settings, from what is prepared; None where nothing is."""
-    prepared = STORE.get(recipe)
-    return None if prepared is None else evaluate(prepared, recipe)
+    """The store's result for this recipe; None where its Fishers are not there."""
+    return STORE.live_result(recipe)

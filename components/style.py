@@ -23,13 +23,26 @@ HEAT_COLOURS = "Cividis"
 
 CSS = """
 /* Plotly knows nothing of the theme: its text and lines follow Gradio's variables, also when the mode changes. */
-.js-plotly-plot .main-svg text:not(.bartext, .heatmap-label, .heatmap-label *) { fill: var(--body-text-color) !important; }
+.js-plotly-plot .main-svg text:not(.bartext, .heatmap-label, .heatmap-label *, .hoverlayer *) { fill: var(--body-text-color) !important; }
 .js-plotly-plot .main-svg .bartext { font-weight: 600; }
+.js-plotly-plot .main-svg .bartext-outside { fill: var(--body-text-color) !important; }
 .js-plotly-plot .gridlayer path { stroke: var(--border-color-primary) !important; }
 .js-plotly-plot .zerolinelayer path { stroke: var(--body-text-color-subdued) !important; }
 .js-plotly-plot .errorbar path { stroke: var(--body-text-color) !important; }
 .js-plotly-plot .hoverlayer text { fill: #fff !important; }
+.js-plotly-plot .hoverlayer text.name { fill: #111 !important; }
 .gradio-container .prose h2 { font-size: 1.2rem; margin-top: .4rem; }
+.studio-head { display: flex; flex-wrap: wrap; gap: .4rem 1.5rem; justify-content: space-between; align-items: center; }
+.studio-invitation [hidden] { display: none; }
+.studio-tour { position: fixed; z-index: 1000; left: 50%; transform: translateX(-50%); bottom: 1rem; width: min(34rem, calc(100vw - 2rem));
+  background: var(--background-fill-primary); color: var(--body-text-color); border: 2px solid var(--link-text-color);
+  border-radius: 8px; padding: .8rem 1rem; box-sizing: border-box; box-shadow: 0 8px 30px rgba(0,0,0,.35); }
+.studio-tour h2 { margin: 0 0 .3rem; font-size: 1.1rem; outline: none; }
+.studio-tour p { margin: 0 0 .6rem; line-height: 1.45; }
+.studio-tour .buttons { display: flex; gap: .5rem; align-items: center; }
+.studio-tour .buttons span { margin-right: auto; font-variant-numeric: tabular-nums; }
+.studio-tour .studio-save { font-size: .95rem; padding: .3rem .8rem; }
+.studio-toured { outline: 3px solid var(--link-text-color); outline-offset: 4px; border-radius: 4px; }
 .studio-head h1 { margin: 0 0 .15rem; font-size: 1.55rem; }
 .studio-head p { margin: 0; color: var(--body-text-color-subdued); }
 .studio-formula { font-family: Georgia, 'DejaVu Serif', serif; font-size: 1.1rem; text-align: center; padding: .25rem 0; }
@@ -54,6 +67,7 @@ CSS = """
 .studio-table th, .studio-table td { padding: .3rem .6rem; border-style: none none solid none !important;
   border-bottom-width: 1px !important; border-bottom-color: var(--border-color-primary) !important; text-align: right; white-space: nowrap; color: var(--body-text-color); }
 .studio-table thead th { white-space: normal; vertical-align: bottom; }
+.studio-table td.wrapped { white-space: normal; min-width: 9rem; }
 .studio-table th:first-child { text-align: left; }
 .studio-table tr.mean th, .studio-table tr.mean td { font-weight: 700; }
 .studio-table tr.published th, .studio-table tr.published td { font-style: italic; }
@@ -75,18 +89,19 @@ body:not(.dark) .cm-line span { color: inherit !important; }
 .studio-message:not(:has(.studio-notice)) { display: none !important; }
 .studio-numbers { display: flex; flex-wrap: wrap; gap: .4rem .6rem; align-items: flex-start; font-size: .9rem; }
 .studio-numbers details { flex: 1 1 14rem; min-width: 0; }
+.studio-numbers details[open] { flex-basis: 100%; }
+.studio-frame:not(:has(.js-plotly-plot)) { display: none !important; }
 .studio-numbers summary { cursor: pointer; color: var(--body-text-color); padding: .2rem 0; }
 .studio-numbers .studio-scroll { max-height: 22rem; overflow-y: auto; }
+.studio-saved > .studio-save { margin: .4rem .4rem 0 0; }
 .studio-save { border: 1px solid var(--border-color-primary); border-radius: 4px; padding: .15rem .6rem; cursor: pointer;
   background: var(--background-fill-secondary); color: var(--body-text-color); font-size: .85rem; white-space: nowrap; }
 .studio-save:focus-visible, .studio-numbers summary:focus-visible { outline: 2px solid var(--link-text-color); outline-offset: 2px; }
+.studio-lesson { max-width: 46rem; font-size: 1.03rem; line-height: 1.55; }
+.studio-lesson h3 { margin: .2rem 0 0; font-size: 1.15rem; }
+.studio-lesson p { margin: .45rem 0; }
 @media (max-width: 640px) { .gradio-container { padding: .5rem !important; } .studio-table { font-size: .82rem; }
   .studio-table th, .studio-table td { padding: .25rem .35rem; } }
-"""
-
-HEAD = """
-<div class="studio-head"><h1>Fisher Merge Studio</h1>
-<p>Merge fine-tuned models by how much each one’s predictions depend on every parameter.</p></div>
 """
 
 FORMULA = """

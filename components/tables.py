@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from html import escape
 
+from components.picture import save_buttons
 from components.style import MODEL_COLOURS, TITLES
 from merging.pipeline import Result
 from merging.pools import published_for
@@ -27,12 +28,13 @@ def score_table(result: Result) -> str:
         "McNemar: exact two-sided test on the same examples."
     )
     return (
-        f'<div class="studio-scroll" tabindex="0" role="region" aria-label="Scores as a table"><table class="studio-table">'
+        '<div class="studio-saved" data-frame="score-chart" data-name="accuracy per task">'
+        '<div class="studio-scroll" tabindex="0" role="region" aria-label="Scores as a table"><table class="studio-table">'
         f'<caption>{caption}</caption><thead><tr><th scope="col">task</th>{head}</tr></thead><tbody>{rows}'
         f'<tr class="mean"><th scope="row">mean</th>{means}</tr>'
         f"{_published_row(result, methods, paired)}"
         f'<tr><th scope="row">forward passes per input</th>{passes}{"<td></td><td></td>" if paired else ""}</tr>'
-        f"</tbody></table></div>{_published_others(result, methods)}"
+        f"</tbody></table></div>{save_buttons()}</div>{_published_others(result, methods)}"
     )
 
 
@@ -63,7 +65,7 @@ def _task_row(result: Result, task: str, methods: Sequence[str], paired: bool) -
     for method in methods:
         score = result.scores[method][task]
         interval = f'<span class="interval">{100 * score.low:.1f} – {100 * score.high:.1f}</span>'
-        cells += f"<td>{100 * score.value:.1f}{interval}</td>"
+        cells += f'<td data-value="{100 * score.value!r}">{100 * score.value:.1f}{interval}</td>'
     if paired:
         difference = 100 * (result.scores["fisher"][task].value - result.scores["isotropic"][task].value)
         p_value = result.compare("fisher", "isotropic", task).p_value

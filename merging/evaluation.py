@@ -28,8 +28,10 @@ class Prediction:
         return self.probabilities.argmax(1) == self.labels
 
 
-def predict(models: Sequence[nn.Module], batches: Sequence[Batches]) -> list[Prediction]:
-    """What each model predicts on its batches: one `Prediction` per pair.
+def predict(
+    models: Sequence[nn.Module], batches: Sequence[Batches], *, between: Callable[[], None] | None = None
+) -> list[Prediction]:
+    """What each model predicts on its batches: one `Prediction` per pair. `between` batches something may be called.
 
     Models that share one body module and the same input tensors (the tasks of one dataset) share the
     body's forward pass, too.
@@ -38,6 +40,8 @@ def predict(models: Sequence[nn.Module], batches: Sequence[Batches]) -> list[Pre
     with fitting_threads(models[0]), torch.inference_mode(), _remembering_bodies(models):
         for group in _same_inputs(batches):
             for number in range(len(batches[group[0]])):
+                if between:
+                    between()
                 for index in group:
                     inputs = {name: value for name, value in batches[index][number].items() if name != "labels"}
                     logits = models[index](**inputs).logits

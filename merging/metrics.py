@@ -36,7 +36,7 @@ def accuracy(correct: Bool[numpy.ndarray, " N"]) -> Score:
 
     Source: Wilson 1927, by SciPy.
     """
-    return _score(float(numpy.sum(correct)), len(correct))
+    return score_of(float(numpy.sum(correct)), len(correct))
 
 
 def mean_accuracy(correct: list[Bool[numpy.ndarray, " N"]]) -> Score:
@@ -45,7 +45,7 @@ def mean_accuracy(correct: list[Bool[numpy.ndarray, " N"]]) -> Score:
     The interval is that of one model with this accuracy: the models share their examples, which are
     therefore not counted more than once.
     """
-    return _score(float(numpy.mean([numpy.sum(one) for one in correct])), len(correct[0]))
+    return score_of(float(numpy.mean([numpy.sum(one) for one in correct])), len(correct[0]))
 
 
 def paired_test(first: Bool[numpy.ndarray, " N"], second: Bool[numpy.ndarray, " N"]) -> PairedTest:
@@ -58,7 +58,8 @@ def paired_test(first: Bool[numpy.ndarray, " N"], second: Bool[numpy.ndarray, " 
     return PairedTest(only_first, only_second, _sign_test(only_first, only_first + only_second))
 
 
-def _score(correct: float, count: int) -> Score:
+def score_of(correct: float, count: int) -> Score:
+    """`correct` of `count`, which need not be whole, with the Wilson score interval."""
     # The Wilson interval is defined for whole counts; a mean of several models is rounded outwards.
     low, high = _wilson(int(numpy.floor(correct)), count)[0], _wilson(int(numpy.ceil(correct)), count)[1]
     return Score("accuracy", correct / count, low, high, count)

@@ -114,13 +114,15 @@ class Prepared:
     def predict_merged(self, merged: Mapping[str, Tensor], split: str, weights: list[float]) -> Predictions:
         """What the model with these parameters predicts on every task of a split."""
         with self._lock:
-            self.load_merged(self._target, merged, weights)
-            body = self._target.base_model
-            # A head that is made of a task's words is no parameter, and cannot be merged.
-            keep = self.recipe.heads == "keep" or answers_in_words(self.checkpoints[0])
-            models = [with_body(self.modules[entry.head], body) if keep else self._target for entry in self.tasks]
-            predictions = predict(models, self.batches(split))
+            predictions = predict(self.merged_models(self._target, merged, weights), self.batches(split))
         return {entry.name: prediction for entry, prediction in zip(self.tasks, predictions, strict=True)}
+
+    def merged_models(self, target: nn.Module, merged: Mapping[str, Tensor], weights: list[float]) -> list[nn.Module]:
+        """For every task the model that answers it, with these parameters written into `target`, which they share."""
+        self.load_merged(target, merged, weights)
+        # A head that is made of a task's words is no parameter, and cannot be merged.
+        keep = self.recipe.heads == "keep" or answers_in_words(self.checkpoints[0])
+        return [with_body(self.modules[entry.head], target.base_model) if keep else target for entry in self.tasks]
 
     @property
     def notes(self) -> list[str]:

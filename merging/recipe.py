@@ -102,7 +102,7 @@ class Recipe:
         """Reads a recipe. Raises: RecipeError, naming the field at fault."""
         try:
             content = yaml.safe_load(text)
-        except yaml.YAMLError as problem:
+        except (yaml.YAMLError, RecursionError) as problem:
             raise RecipeError(
                 f"The recipe cannot be read: expected YAML, got {str(problem).splitlines()[0]!r}. Mend the file."
             ) from problem

@@ -50,7 +50,7 @@ LEVELS = {
     "fisher": 3,
     "merge": 3,
     "streaming": 3.2,
-    "stored_names": 3.2,
+    "stored_names": 3.6,
     "evaluation": 3,
     "recipe": 3.5,  # checks a recipe's words against merge's
     "blueprints": 3.5,  # of models, without their weights

@@ -1,17 +1,15 @@
 """Weights on the simplex: the best ones on one split, for reporting on another."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-import numpy
-
-from merging.metrics import accuracy
 from merging.prepared import Prepared
 from merging.recipe import Recipe
+from merging.search.points import draws, map_points
+from merging.search.trials import Bench
 
 OnProgress = Callable[[float, str], None]
-# Matena & Raffel: a grid of 51 points for two models, uniform Dirichlet draws for more.
-GRID_POINTS = 51
+# Matena & Raffel: uniform Dirichlet draws for more than two models.
 DIRICHLET_POINTS = 50
 
 
@@ -41,25 +39,22 @@ def search_weights(
     """The weights with the highest mean accuracy over the tasks on `split`, among the paper's candidates.
 
     Equal weights are always among the candidates, and win ties. Choose on `validation`, report on `test`.
+    `on_progress` is called between batches and may raise Cancelled.
     Source: Matena & Raffel 2022, section 4.
     """
-    candidates = candidate_weights(len(recipe.models), seed=seed)
-    on_split = replace(recipe, evaluation=replace(recipe.evaluation, split=split))
-    tried = []
-    for position, weights in enumerate(candidates):
-        if on_progress:
-            on_progress(position / len(candidates), f"{position} of {len(candidates)} weightings on {split}")
-        chosen = on_split.with_weights(weights)
-        predictions = prepared.predict_merged(prepared.merge(chosen), split, chosen.weights)
-        tried.append((weights, float(numpy.mean([accuracy(one.correct).value for one in predictions.values()]))))
+    candidates, bench = candidate_weights(len(recipe.models), seed=seed), Bench(prepared, recipe, split)
+    report, tried = on_progress or (lambda fraction, text: None), []
+
+    def pause() -> None:
+        report(len(tried) / len(candidates), f"{len(tried)} of {len(candidates)} weightings on {split}")
+
+    for weights in candidates:
+        pause()
+        tried.append((weights, bench.trial(recipe.rule, weights, pause).mean.value))
     best, value = max(tried, key=lambda entry: entry[1])
     return SearchResult(best, value, split, tuple(tried))
 
 
 def candidate_weights(count: int, *, seed: int = 0) -> list[tuple[float, ...]]:
     """Equal weights, then a grid of 51 points for two models, or 50 draws from the uniform Dirichlet for more."""
-    equal = (1.0 / count,) * count
-    if count == 2:
-        return [equal, *[(float(first), float(1 - first)) for first in numpy.linspace(0, 1, GRID_POINTS)]]
-    draws = numpy.random.default_rng(seed).dirichlet(numpy.ones(count), DIRICHLET_POINTS)
-    return [equal, *[tuple(float(weight) for weight in draw) for draw in draws]]
+    return [(1.0 / count,) * count, *(map_points(2) if count == 2 else draws(count, DIRICHLET_POINTS, seed=seed))]

@@ -4,6 +4,9 @@ The 1,797 UCI handwritten digits of scikit-learn (8 x 8, values 0..16) become gr
 twice, which `split_digits` checks. A permutation by seed cuts them into `base` (600 rows, trains the base, not
 written), `fisher` (600, trains the experts), `validation` (250) and `test` (347). Writers are not told apart in
 scikit-learn's copy, so the same hand may appear in several splits.
+
+Two tasks more are for the paper's uses with a target: `few` asks `remainder` of the first 30 rows of `fisher` alone, and
+`rotated-remainder` asks it of rotated images, of which `rotated` has unasked ones to learn from.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,6 +22,9 @@ from merging.errors import PoolError
 
 SPLIT_SIZES = {"base": 600, "fisher": 600, "validation": 250, "test": 347}
 GRAY_PER_UNIT = 255 / 16  # scikit-learn counts dark pixels in 4 x 4 blocks: 0..16
+TARGET = "remainder"  # the question of the tasks with little data or of another domain
+FEW_ROWS = 30
+DOMAIN = "rotated"
 
 
 @dataclass(frozen=True)
@@ -123,12 +129,35 @@ def write_data(folder: Path, splits: Mapping[str, DigitRows], *, seed: int) -> N
         write_rows(folder / "data" / "digits" / f"{split}.parquet", splits[split], labels=tuple(TASKS))
     for name, task in TASKS.items():
         write_task(folder / "tasks" / name, task, data="digits", label=name)
+    for split in ("fisher", "validation", "test"):
+        rows = few_rows(splits) if split == "fisher" else splits[split]
+        write_rows(folder / "data" / "few" / f"{split}.parquet", rows, labels=(TARGET,))
+    write_task(folder / "tasks" / "few", few_task(), data="few", label=TARGET)
     for shift_index, shift in enumerate(SHIFTS):
-        for split_index, split in enumerate(("validation", "test")):
+        is_domain = shift == DOMAIN
+        for split_index, split in enumerate(("validation", "test", "fisher") if is_domain else ("validation", "test")):
             shifted = shift_rows(splits[split], shift, seed=[seed, shift_index, split_index])
-            write_rows(folder / "data" / shift / f"{split}.parquet", shifted, labels=("digit",))
+            labels = ("digit", TARGET) if is_domain else ("digit",)
+            write_rows(folder / "data" / shift / f"{split}.parquet", shifted, labels=labels)
         task = replace(TASKS["digit"], title=f"{TASKS['digit'].title}, {shift} images")
         write_task(folder / "tasks" / shift, task, data=shift, label="digit")
+    task = replace(TASKS[TARGET], title=f"{TASKS[TARGET].title}, {DOMAIN} images")
+    write_task(folder / "tasks" / f"{DOMAIN}-{TARGET}", task, data=DOMAIN, label=TARGET)
+
+
+def few_rows(splits: Mapping[str, DigitRows]) -> DigitRows:
+    """The rows of the target with little data."""
+    return DigitRows(splits["fisher"].images[:FEW_ROWS], splits["fisher"].digits[:FEW_ROWS])
+
+
+def few_task() -> DigitTask:
+    """The target with little data: the same question, by its own name."""
+    return replace(TASKS[TARGET], title=f"{TASKS[TARGET].title}, {FEW_ROWS} images to learn from")
+
+
+def domain_rows(splits: Mapping[str, DigitRows], *, seed: int) -> DigitRows:
+    """The rows of `fisher` as the domain shows them: those that `write_data` writes."""
+    return shift_rows(splits["fisher"], DOMAIN, seed=[seed, list(SHIFTS).index(DOMAIN), 2])
 
 
 def write_rows(path: Path, rows: DigitRows, *, labels: tuple[str, ...]) -> None:

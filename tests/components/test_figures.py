@@ -1,12 +1,10 @@
 """Pictures: data in, figures out."""
 
-import numpy
 import plotly.graph_objects as go
 import pytest
 
-from components.figures import heatmap_figure, owner_figure, score_figure
+from components.figures import score_figure
 from components.style import COLOURS, PATTERNS, TITLES
-from merging.diagnostics import fisher_map
 from merging.metrics import Score
 
 METHODS = ["experts", "isotropic", "fisher", "ensemble"]
@@ -70,47 +68,9 @@ def test_a_phone_gets_no_numbers_on_its_bars(four_result):
     assert all(bars.text is None for bars in narrow.data)
 
 
-@pytest.mark.parametrize("width_px", [390, 1200])
-def test_heatmaps_share_one_colour_axis_and_one_order_of_cells(four_result, width_px):
-    fisher = fisher_map(four_result.prepared, four_result.recipe)
-    figure = heatmap_figure(fisher, width_px)
-    assert len(figure.data) == 4
-    assert {panel.coloraxis for panel in figure.data} == {"coloraxis"}
-    assert all(panel.zmin is None and panel.zmax is None for panel in figure.data)
-    assert {tuple(panel.x) for panel in figure.data} == {tuple(fisher.kinds)}
-    assert {tuple(panel.y) for panel in figure.data} == {tuple(fisher.layers)}
-    assert [note.text for note in figure.layout.annotations] == list(fisher.models)
-
-
-def test_heatmap_values_are_float32_logarithms_with_gaps_for_no_value(four_result):
-    fisher = fisher_map(four_result.prepared, four_result.recipe)
-    for panel, mean in zip(heatmap_figure(fisher, 1200).data, fisher.mean, strict=True):
-        shown = numpy.asarray(panel.z)
-        assert shown.dtype == numpy.float32
-        there = numpy.isfinite(mean) & (mean > 0)
-        assert numpy.array_equal(numpy.isfinite(shown), there)
-        assert shown[there] == pytest.approx(numpy.log10(mean[there]), rel=1e-5)
-
-
-def test_the_owner_map_shows_the_model_with_the_largest_share(four_result):
-    fisher = fisher_map(four_result.prepared, four_result.recipe)
-    figure = owner_figure(fisher)
-    owners = numpy.asarray(figure.data[0].z)
-    there = numpy.isfinite(owners)
-    largest = numpy.nan_to_num(fisher.share, nan=-1.0)
-    assert numpy.array_equal(owners[there], largest.argmax(0)[there].astype(numpy.float32))
-    assert [mark.name for mark in figure.data[1:]] == list(fisher.models)
-    for row, column in zip(*numpy.nonzero(there), strict=True):
-        assert figure.data[0].text[row][column] == f"{100 * largest.max(0)[row, column]:.0f}"
-
-
-def test_names_are_text_in_every_figure(four_result):
-    from dataclasses import replace
-
+def test_names_are_text_in_every_figure():
     scores = {method: {HOSTILE: Score("accuracy", 0.5, 0.4, 0.6, 10)} for method in METHODS}
     singles = {HOSTILE: scores["fisher"], "b": scores["fisher"]}
-    fisher = replace(fisher_map(four_result.prepared, four_result.recipe), models=(HOSTILE, "b", "c", "d"))
-    for figure in (score_figure(scores, singles, 1200), heatmap_figure(fisher, 1200), owner_figure(fisher)):
-        text = str(figure.to_dict())
-        assert "<img" not in text
-        assert "&lt;img" in text
+    text = str(score_figure(scores, singles, 1200).to_dict())
+    assert "<img" not in text
+    assert "&lt;img" in text

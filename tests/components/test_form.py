@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from components.export_panel import opened_recipe
 from components.form import ROWS, Form, model_choices, model_name, model_value, recipe_of
+from components.opening import form_updates
 from merging.errors import MergingError, RecipeError
 from merging.pools import open_pool
 from merging.recipe import FisherSettings, ModelEntry, Recipe, preset_recipe
@@ -22,7 +22,7 @@ def _values(updates: list[object]) -> list[object]:
 def _there_and_back(recipe: Recipe, tmp_path) -> Recipe:
     path = tmp_path / "recipe.yaml"
     path.write_text(recipe.to_yaml(), encoding="utf-8")
-    updates = opened_recipe(str(path), CHOICES)
+    updates = form_updates(Recipe.load(path), CHOICES)
     return recipe_of(Form.of(*_values(updates)), hosted=False)
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from components.store import Store, preparation_key
 from merging.merge import NORMALISATIONS, ZERO_RULES
+from merging.pipeline import evaluate
 from merging.pools import open_pool
 from merging.recipe import EvaluationSettings, FisherSettings, preset_recipe
 
@@ -97,3 +98,24 @@ def test_putting_again_replaces():
     store.put(RECIPE, first)
     store.put(RECIPE.with_weights([1.0, 0.0, 0.0, 0.0]), second)
     assert store.get(RECIPE) is second
+
+
+def test_the_last_result_is_kept_and_no_other_recipes(four_result):
+    store, recipe = Store(), four_result.recipe
+    store.put(recipe, four_result.prepared, four_result)
+    assert store.live_result(recipe) is four_result
+    moved = recipe.with_weights([0.4, 0.2, 0.2, 0.2])
+    other = store.live_result(moved)
+    assert other.recipe == moved
+    assert other.scores["fisher"] == evaluate(four_result.prepared, moved).scores["fisher"]
+    assert store.live_result(moved) is other
+    again = store.live_result(recipe)
+    assert again is not four_result
+    assert again.scores == four_result.scores
+
+
+def test_a_dropped_recipe_has_no_result(four_result):
+    store = Store(limit_bytes=1)
+    store.put(four_result.recipe, four_result.prepared, four_result)
+    store.put(_numbered(5), Prepared(1))
+    assert store.live_result(four_result.recipe) is None

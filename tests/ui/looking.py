@@ -14,8 +14,13 @@ def open_page(page: Page, url: str) -> None:
 
 
 def open_tab(page: Page, name: str) -> None:
-    """Goes to a tab."""
-    page.get_by_role("tab", name=name, exact=True).click()
+    """Goes to a tab; on a phone some of them stand in a menu."""
+    tab = page.get_by_role("tab", name=name, exact=True)
+    if tab.is_visible():
+        return tab.click()
+    menu = page.locator(".overflow-menu").filter(has_text=name)
+    menu.get_by_label("More tabs").click()
+    menu.get_by_role("button", name=name, exact=True).click()
 
 
 def chart_bars(page: Page) -> Locator:

@@ -112,7 +112,7 @@ def test_hostile_names_of_a_pool_are_text(page, hostile_pool):
     expect(page.locator("#shares")).to_contain_text(IMAGE)
     expect(slider(page, IMAGE)).to_be_visible()
     open_tab(page, "Inspect")
-    expect(page.locator("#fisher-facts")).to_contain_text(IMAGE)
+    expect(page.locator("#fisher-facts-numbers")).to_contain_text(IMAGE)
     assert IMAGE in page.locator("#owner-map .legendtext").all_text_contents()
     assert IMAGE in page.locator("#fisher-heatmap .annotation-text").all_text_contents()
     page.locator("#owner-map .heatmaplayer").hover(force=True)

@@ -1,0 +1,47 @@
+"""What happens on the Explore λ tab: every event, by its public name."""
+
+import gradio as gr
+
+from components import explore_actions as actions
+from components.parts import LIVE, SLOW, WATCH, Parts
+
+# The third of what an event sends, before the form: 0 where nobody looks at the tab, so that nothing is drawn for nobody.
+ON_SCREEN_JS = """(drawn, job, objective, budget, width, ...form) => [drawn, job, objective, budget,
+    document.querySelector('#explore-progress')?.offsetParent ? window.innerWidth : 0, ...form]"""
+
+
+def wire(parts: Parts) -> None:
+    """Connects the tab's widgets; each event has an `api_name`."""
+    tab, form = parts.explore, parts.form()
+    asked = {"inputs": [*tab.asked(), parts.width_px, *form], "outputs": tab.outputs()}
+    seen = {**asked, "js": ON_SCREEN_JS, "trigger_mode": "always_last"}
+    odds = {"fn": actions.odds_of, "inputs": form, "outputs": tab.odds, **WATCH}
+    parts.explore_tab.select(actions.watched, **asked, api_name="explore", **SLOW).then(**odds, api_name="explore_odds")
+    tab.start.click(actions.begun, **asked, api_name="explore_start", **SLOW)
+    tab.stop.click(actions.stopped, **asked, api_name="explore_stop", **WATCH)
+    tab.timer.tick(actions.watched, **seen, api_name="explore_progress", **WATCH)
+    gr.on(
+        [tab.objective.input, tab.budget.release, parts.picker.models.change, parts.job.finished.change],
+        actions.watched,
+        **seen,
+        api_name="explore_choices",
+        **SLOW,
+    )
+    parts.picker.models.change(actions.budget_of, parts.picker.models, tab.budget, api_name="explore_budget", **WATCH)
+    sliders = [tab.told, *parts.weights.sliders]
+    models = parts.picker.models
+    for field, name in ((tab.frame.picked, "pick_weights"), (tab.second.picked, "pick_trial")):
+        field.input(actions.picked, [field, models], sliders, api_name=name, **WATCH).then(
+            actions.watched, **asked, api_name=f"{name}_shown", **SLOW
+        ).then(**odds, api_name=f"{name}_odds")
+    tab.use_best.click(actions.best_used, [tab.objective, *form], sliders, api_name="use_best_weights", **WATCH).then(
+        actions.watched, **asked, api_name="use_best_shown", **SLOW
+    ).then(**odds, api_name="use_best_odds")
+    tab.odds.input(
+        actions.odds_moved,
+        [tab.odds, models],
+        [tab.odds_text, *parts.weights.sliders],
+        api_name="move_odds",
+        trigger_mode="always_last",
+        **LIVE,
+    ).then(actions.watched, **asked, api_name="move_odds_shown", trigger_mode="always_last", **LIVE)

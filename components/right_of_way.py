@@ -1,0 +1,44 @@
+"""Who goes first: long work waits between its steps while somebody moves a slider."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+# After a merge comes its picture, and after a move of the hand the next one.
+QUIET_S = 0.25
+# A hand that never rests slows long work down, but does not stop it.
+LONGEST_WAIT_S = 2.0
+
+
+class RightOfWay:
+    """What is live has it, and a moment longer; long work gives it, at every report of its progress."""
+
+    def __init__(self, quiet_s: float = QUIET_S) -> None:
+        self._changed = threading.Condition()
+        self._live = 0
+        self._quiet_s = quiet_s
+        self._free_s = 0.0
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """For the time of live work."""
+        with self._changed:
+            self._live += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._live -= 1
+                self._free_s = time.monotonic() + self._quiet_s
+                self._changed.notify_all()
+
+    def give(self, limit_s: float = LONGEST_WAIT_S) -> None:
+        """Waits until nothing is or was live a moment ago, at most `limit_s` seconds."""
+        end_s = time.monotonic() + limit_s
+        with self._changed:
+            while (now := time.monotonic()) < end_s and (self._live or now < self._free_s):
+                self._changed.wait((end_s if self._live else min(end_s, self._free_s)) - now)
+
+
+LIVE = RightOfWay()
