@@ -177,9 +177,10 @@ def _heat_sentence(fisher: FisherMap, values: numpy.ndarray) -> str:
     silent = [name for name, trace in zip(fisher.models, fisher.traces, strict=True) if not trace > 0]
     none = f" The Fisher of {', '.join(silent)} is zero everywhere." if silent else ""
     low, high = (10 ** float(edge(values)) for edge in (numpy.nanmin, numpy.nanmax))
+    place = ", ".join(dict.fromkeys([fisher.layers[row], fisher.kinds[column]]))
     return (
-        f"From place to place the mean Fisher differs {high / low:,.0f}-fold; it is largest in {fisher.layers[row]}, "
-        f"{fisher.kinds[column]}, of {fisher.models[model]}. A click on a place lists its tensors below.{none}"
+        f"From place to place the mean Fisher differs {high / low:,.0f}-fold; it is largest in {place}, "
+        f"of {fisher.models[model]}. A click on a place lists its tensors below.{none}"
     )
 
 

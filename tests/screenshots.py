@@ -11,7 +11,13 @@ from playwright.sync_api import Page, sync_playwright
 from tests.browser import LAUNCH_ARGUMENTS, find
 
 VIEWS = {"light": (1360, 900, "light"), "dark": (1360, 900, "dark"), "phone": (390, 844, "light")}
-TABS = {"Merge": "#score-chart .bars path", "Inspect": "#fisher-heatmap .hm image", "Export": ".cm-content"}
+TABS = {
+    "Merge": "#score-chart .bars path",
+    "Inspect": "#fisher-heatmap .hm image",
+    "Explore λ": "#explore .plot",
+    "Learn": "#lesson .plot",
+    "Export": ".cm-content",
+}
 
 
 def main(url: str = "http://127.0.0.1:7860", folder: str = "docs") -> None:

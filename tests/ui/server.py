@@ -1,6 +1,7 @@
 """A page of its own in a process of its own: started, watched, ended."""
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 START_S = 120
+# Gradio's own: two streams of a session that a reload has ended both take its messages away.
+RACE = "del blocks._queue.pending_messages_per_session[session_hash]"
 # Gradio's own refusal of a value that its widget cannot hold: told to the visitor, and logged with a traceback.
 REFUSED = "gradio.exceptions.Error: "
 
@@ -90,6 +93,7 @@ def _wait(server: Server) -> None:
 def _tracebacks(log: str) -> list[str]:
     """The last line of every traceback: what was raised."""
     ends = []
+    log = re.sub(r"ERROR: +Exception in ASGI application\n(?:  .*\n)*", lambda of: "" if RACE in of[0] else of[0], log)
     for part in log.split("Traceback (most recent call last):\n")[1:]:
         lines = part.splitlines()
         ends.append(next((line for line in lines if line and not line.startswith(" ")), lines[-1] if lines else ""))

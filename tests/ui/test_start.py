@@ -40,7 +40,7 @@ def test_the_page_opens_where_the_cache_cannot_be_written(new_page, tmp_path):
 
 def test_a_space_serves_the_embedded_pool(hosted):
     client = Client(hosted.url, verbose=False)
-    client.predict(1200.0, "", *form(), api_name="/open_page")
+    client.predict(1200.0, "", "", "", *form(), api_name="/open_page")
     deadline = time.monotonic() + 120
     while "Fisher merge" not in (answer := str(client.predict(1200.0, *form(), api_name="/merge"))):
         assert time.monotonic() < deadline, answer[:500]
