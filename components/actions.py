@@ -6,6 +6,7 @@ import gradio as gr
 
 from components import job_panel
 from components.add_model import OWN
+from components.checks import checked
 from components.export_panel import described
 from components.figures import NARROW_PX
 from components.form import ROWS, Form, recipe_of
@@ -83,6 +84,11 @@ def preset_chosen(pool: str, preset: str) -> list[object]:
     except MergingError as problem:
         return [notice(str(problem), "error"), *[gr.skip()] * (ROWS + 3)]
     return ["", *rows_for(changes[0]["value"]), *changes]
+
+
+def models_checked(*values: object) -> list[object]:
+    """The checks before anything is downloaded; and the models, as a text that changes with them."""
+    return [checked(*values), "\n".join(map(str, Form.of(*values).models or ()))]
 
 
 def equal_weights(models: list[str]) -> list[object]:

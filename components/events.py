@@ -3,7 +3,6 @@
 import gradio as gr
 
 from components import actions, add_model, job_panel
-from components.checks import checked
 from components.export_panel import described, exported, saved_recipe
 from components.inspect_actions import inspected
 from components.merge_history import compared, remembered
@@ -102,7 +101,12 @@ def _wire_setup(parts: Parts) -> None:
 def _wire_own(parts: Parts) -> None:
     picker, own = parts.picker, parts.picker.own
     picker.models.change(
-        checked, parts.form(), picker.checks, api_name="check_models", trigger_mode="always_last", **SLOW
+        actions.models_checked,
+        parts.form(),
+        [picker.checks, picker.changed],
+        api_name="check_models",
+        trigger_mode="always_last",
+        **SLOW,
     )
     look = {"fn": add_model.looked, "inputs": own.asked(), "outputs": own.found(), **SLOW}
     own.look.click(**look, api_name="look_at_task")

@@ -21,13 +21,13 @@ def wire(parts: Parts) -> None:
     tab.stop.click(actions.stopped, **asked, api_name="explore_stop", **WATCH)
     tab.timer.tick(actions.watched, **seen, api_name="explore_progress", **WATCH)
     gr.on(
-        [tab.objective.input, tab.budget.release, parts.picker.models.change, parts.job.finished.change],
+        [tab.objective.input, tab.budget.release, parts.picker.changed.change, parts.job.finished.change],
         actions.watched,
         **seen,
         api_name="explore_choices",
         **SLOW,
     )
-    parts.picker.models.change(actions.budget_of, parts.picker.models, tab.budget, api_name="explore_budget", **WATCH)
+    parts.picker.changed.change(actions.budget_of, parts.picker.models, tab.budget, api_name="explore_budget", **WATCH)
     sliders = [tab.told, *parts.weights.sliders]
     models = parts.picker.models
     for field, name in ((tab.frame.picked, "pick_weights"), (tab.second.picked, "pick_trial")):

@@ -29,6 +29,7 @@ class PoolPicker:
     about: gr.HTML
     models: gr.Dropdown
     checks: gr.HTML
+    changed: gr.Textbox
     own: AddModel
     heads: gr.Radio
     tasks: gr.Dropdown
@@ -65,6 +66,8 @@ def create_pool_picker(below_models: Callable[[], object]) -> tuple[PoolPicker, 
         allow_custom_value=True,
     )
     checks = gr.HTML(elem_id="checks")
+    # The list's own event comes again whenever a widget appears; this one only with other models.
+    changed = gr.Textbox("", visible=False)
     own = create_add_model(visible=not is_hosted())
     below = below_models()
     heads = gr.Radio(
@@ -97,7 +100,7 @@ def create_pool_picker(below_models: Callable[[], object]) -> tuple[PoolPicker, 
         )
     device = gr.Dropdown(["auto", *available_devices()], value="auto", label="Device")
     return PoolPicker(
-        pool_list, preset, about, models, checks, own, heads, tasks, labels, examples, seed, device, base
+        pool_list, preset, about, models, checks, changed, own, heads, tasks, labels, examples, seed, device, base
     ), below
 
 

@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 import merging
-from tests.ui.looking import TASKS, open_page, open_tab, press, set_slider, settled_bars, table_text
+from tests.ui.looking import TASKS, open_page, open_tab, pick, press, set_slider, settled_bars, table_text
 
 
 def _link(page: Page) -> str:
@@ -113,3 +113,29 @@ def test_the_tour_is_offered_once_walked_by_keyboard_and_dismissed_for_good(new_
     open_tab(page, "Merge")
     expect(page.get_by_role("button", name="Tour, 60 seconds")).to_be_visible()
     expect(page.get_by_text("New here?")).to_be_hidden()
+
+
+def test_a_page_at_rest_asks_the_server_for_nothing(page):
+    asked = []
+    page.on("request", lambda request: asked.append(request.post_data) if "queue/join" in request.url else None)
+
+    def require_rest(where: str) -> None:
+        settled_bars(page)
+        page.wait_for_timeout(2500)
+        asked.clear()
+        page.wait_for_timeout(2500)
+        assert not asked, f"{where}: {asked[:3]}"
+
+    require_rest("opened")
+    pick(page, "Preset", "Robust fine-tuning")
+    expect(page.get_by_role("slider", name="λ · narrow")).to_be_visible()
+    page.wait_for_timeout(2000)
+    expect(page.get_by_role("button", name="Stop", exact=True)).to_be_disabled()
+    require_rest("another preset")
+    pick(page, "Preset", "Four tasks, four heads")
+    expect(page.get_by_role("slider", name="λ · remainder")).to_be_visible()
+    for tab in ("Inspect", "Explore λ", "Learn", "Export"):
+        open_tab(page, tab)
+        page.wait_for_timeout(3000)
+        open_tab(page, "Merge")
+        require_rest(tab)

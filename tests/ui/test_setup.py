@@ -7,7 +7,18 @@ import yaml
 from playwright.sync_api import expect
 
 from merging.zoo import ZOO_FOLDER
-from tests.ui.looking import TASKS, bar_shapes, chart_bars, open_page, open_tab, pick, press, settled_bars, slider
+from tests.ui.looking import (
+    TASKS,
+    bar_shapes,
+    chart_bars,
+    open_page,
+    open_tab,
+    pick,
+    press,
+    settle,
+    settled_bars,
+    slider,
+)
 
 IMAGE = "<img src=x onerror=window.hacked=1>"
 SHOUT = "<b onmouseover=window.hacked=1>loud<i>"
@@ -84,6 +95,7 @@ def test_an_estimation_survives_a_reload_and_stops_when_asked(page, server):
     progress = page.locator("#progress")
     expect(progress.get_by_role("progressbar")).to_be_visible()
     expect(progress).to_contain_text("Fisher of seed-")
+    settle(page)  # an answer that is cut off is an error in the console
     open_page(page, server.url)  # the reload
     expect(progress).to_contain_text("Fisher of seed-")
     expect(stop).to_be_enabled()
