@@ -27,7 +27,7 @@ from merging.recipe import Recipe, preset_recipe
 from merging.search import Trials, explore
 from tests.benchmarks.slider import form_values
 
-PRESETS = ("digits/four-tasks", "digits-clip/four-towers", "sentences-gpt2/three-tasks")
+PRESETS = ("digits/four-tasks", "digits-clip/four-towers", "sentences-gpt2/four-tasks")
 TURNS = 6
 MOVES = 8
 # A hand on a slider rests between its moves, and the search goes on.
