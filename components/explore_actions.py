@@ -7,7 +7,7 @@ import gradio as gr
 
 from components.explore_figures import Explored, curve_picture, objective_title, tasks_picture
 from components.explore_maps import lines_picture, map_picture, search_picture
-from components.explore_texts import best_html, odds_html, progress_html
+from components.explore_texts import best_html, odds_html, search_progress
 from components.explore_trials import TRIED, reported, search_key
 from components.form import ROWS, Form, recipe_of
 from components.frames import empty, framed
@@ -181,7 +181,7 @@ def _shown(
     explored = _explored(recipe, prepared, objective)
     tried = max(len(own) for own in explored.trials.values())
     label = _label(recipe, tried, budget)
-    says = progress_html(job if own else None) or ("" if tried else notice(PRESS.format(label)))
+    says = search_progress(job if own else None) or ("" if tried else notice(PRESS.format(label)))
     if active and not own:
         says = notice(ELSEWHERE + job.text)
     message, kind = (job.message, "error") if own and job.state == "failed" else ("", "")

@@ -4,32 +4,20 @@ from collections.abc import Sequence
 from html import escape
 
 from components.explore_figures import objective_title, percent, weights_text
+from components.job_panel import progress_html
 from components.jobs import Job
 from components.style import TITLES
-from components.tables import notice
 from components.weight_sliders import slider_names
 from merging.search import Trial
 
 STOPPED = "Stopped. Everything tried so far is kept; “Go on” tries the rest."
 
 
-def progress_html(job: Job | None) -> str:
-    """How far the search is, with the time to go; or how it ended."""
+def search_progress(job: Job | None) -> str:
+    """How far the search is, with the time to go; or how it ended. Why it failed stands above the buttons."""
     if job is None or job.state == "failed":
         return ""
-    if job.state == "stopped":
-        return notice(STOPPED)
-    if job.state == "done":
-        return f'<div role="status">{escape(job.message)} Took {job.ended_s - job.started_s:.1f} s.</div>'
-    remaining = job.remaining_s()
-    eta = "" if remaining is None else f", about {max(1, round(remaining))} s to go"
-    text = "stopping" if job.asked_to_stop.is_set() else job.text
-    percent_done = 100 * job.fraction
-    return (
-        f'<div role="status">{escape(text)} ({percent_done:.0f} %{eta})</div>'
-        f'<div class="studio-progress" role="progressbar" aria-label="Exploring" aria-valuenow="{percent_done:.0f}" '
-        f'aria-valuemin="0" aria-valuemax="100"><div style="width:{percent_done:.0f}%"></div></div>'
-    )
+    return progress_html(job, name="Exploring", stopped=STOPPED)
 
 
 def best_html(

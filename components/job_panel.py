@@ -116,12 +116,12 @@ def watched(job: Job | None) -> list[object]:
     ]
 
 
-def progress_html(job: Job) -> str:
-    """Phase, per cent and time to go; or how it ended."""
+def progress_html(job: Job, *, name: str = "Estimation", stopped: str = "") -> str:
+    """Phase, per cent and time to go; or how it ended: `stopped` says what a job that was stopped leaves behind."""
     if job.state == "failed":
         return notice(job.message, "error")
     if job.state == "stopped":
-        return notice(job.message)
+        return notice(stopped or job.message)
     if job.state == "done":
         return f'<div role="status">{escape(job.message or "Ready.")} Took {job.ended_s - job.started_s:.1f} s.</div>'
     remaining = job.remaining_s()
@@ -130,6 +130,6 @@ def progress_html(job: Job) -> str:
     percent = 100 * job.fraction
     return (
         f'<div role="status">{escape(text)} ({percent:.0f} %{eta})</div>'
-        f'<div class="studio-progress" role="progressbar" aria-label="Estimation" aria-valuenow="{percent:.0f}" '
+        f'<div class="studio-progress" role="progressbar" aria-label="{name}" aria-valuenow="{percent:.0f}" '
         f'aria-valuemin="0" aria-valuemax="100"><div style="width:{percent:.0f}%"></div></div>'
     )

@@ -6,7 +6,8 @@ import gradio as gr
 
 from components.job_panel import POLL_S, progress_html
 from components.jobs import Job
-from components.tables import notice
+
+STOPPED = "Stopped. Press the button again to begin anew; Fishers that were finished are kept."
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,4 @@ def job_state(job: Job | None) -> list[object]:
 
 def job_progress(job: Job) -> str:
     """Phase, per cent and time to go; or how it ended."""
-    if job.state == "stopped":
-        return notice("Stopped. Press the button again to begin anew; Fishers that were finished are kept.")
-    return progress_html(job)
+    return progress_html(job, name="Measuring", stopped=STOPPED)

@@ -17,17 +17,8 @@ from merging.preflight import NOTE, OK, PROBLEM, preflight
 from merging.recipe import FisherSettings, ModelEntry
 from merging.zoo import ZOO_FOLDER
 from tests import cases
-from tests.loopback_hub import connect, loopback_hub
 
 CHECKPOINTS = ZOO_FOLDER / "digits" / "checkpoints"
-
-
-@pytest.fixture
-def hub(tmp_path, monkeypatch):
-    """A Hub that this process's client speaks to."""
-    with loopback_hub(tmp_path / "hub") as running:
-        connect(monkeypatch, running, tmp_path / "home")
-        yield running
 
 
 @pytest.fixture

@@ -12,18 +12,10 @@ from merging.__main__ import main
 from merging.errors import ExportError
 from merging.publish import push
 from merging.zoo import ZOO_FOLDER
-from tests.loopback_hub import connect, loopback_hub
+from tests.loopback_hub import loopback_hub
 
 DIGITS = ZOO_FOLDER / "digits"
 TOKEN = "hf_tester"
-
-
-@pytest.fixture
-def hub(tmp_path, monkeypatch):
-    """A Hub that this process's client speaks to, where `tester` may write under its own name."""
-    with loopback_hub(tmp_path / "hub") as running:
-        connect(monkeypatch, running, tmp_path / "home")
-        yield running
 
 
 @pytest.fixture
