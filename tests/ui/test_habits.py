@@ -110,7 +110,6 @@ def test_the_tour_is_offered_once_walked_by_keyboard_and_dismissed_for_good(new_
     expect(card).to_have_count(0)
     expect(page.get_by_text("New here?")).to_be_hidden()
     page.reload(wait_until="domcontentloaded")
-    open_tab(page, "Merge")
     expect(page.get_by_role("button", name="Tour, 60 seconds")).to_be_visible()
     expect(page.get_by_text("New here?")).to_be_hidden()
 
