@@ -161,12 +161,14 @@ def linked(*values: object) -> list[object]:
     )
 
 
-def merge_reloaded(visit: str, name: str) -> list[object]:
+def merge_reloaded(visit: str, name: str | None) -> list[object]:
     """A merge of this visit again: notice, pool, preset, description, then every widget of the form."""
     merge = VISITS.named(visit, name)
     try:
         if merge is None:
-            raise RecipeError(f'There is no merge "{name:.60}": expected one of this visit. Pick one from the list.')
+            raise RecipeError(
+                f"There is no merge {str(name)!r:.60}: expected one of this visit. Pick one from the list."
+            )
         above, known = pool_updates(merge.recipe)
         return ["", *above, *form_updates(merge.recipe, known)]
     except MergingError as problem:

@@ -9,7 +9,7 @@ from components.inspect import DRAW_PLANE, FILL_MATRIX, MATRIX, PLANE
 from components.inspect_maps import matrix_picture, plane_picture
 from components.inspect_results import FOUND, chosen_of, computed, prepared_of, shown
 from components.jobs import REGISTRY, Job
-from components.learn_jobs import job_state
+from components.learn_jobs import job_and_frame, job_state
 from components.score_charts import DESKTOP_PX, NOT_PREPARED
 from merging.diagnostics.distances import is_at_hand
 from merging.diagnostics.matrix import task_matrix
@@ -45,8 +45,7 @@ def stopped(section: str, width_px: float, job_id: str) -> list[object]:
 
 def watched(section: str, job: Job | None, width_px: float) -> list[object]:
     """A job's state, and its picture once it is done."""
-    done = job is not None and job.state == "done" and job.result is not None
-    return [*job_state(job), *(_job_frame(section, job.result, width_px) if done else [gr.skip()] * 3)]
+    return job_and_frame(job, lambda result: _job_frame(section, result, width_px))
 
 
 def has_fetched_base(prepared: Prepared) -> bool:

@@ -10,7 +10,7 @@ from components.form import Form, recipe_of
 from components.frames import Frame, create_frame, empty, framed
 from components.jobs import REGISTRY, Job
 from components.learn_figures import cost_picture, formula_html, gaussians_picture, quality_picture
-from components.learn_jobs import LearnJob, create_learn_job, job_state
+from components.learn_jobs import LearnJob, create_learn_job, job_and_frame, job_state
 from components.learn_lessons import LessonPanel, create_lessons
 from components.picture import Picture
 from components.pool_picker import is_hosted
@@ -174,8 +174,7 @@ def stopped(what: str, width_px: float, job_id: str) -> list[object]:
 
 def watched(what: str, job: Job | None, width_px: float) -> list[object]:
     """A job's state, and its picture once it is done."""
-    done = job is not None and job.state == "done" and job.result is not None
-    return [*job_state(job), *(_pictured(what, job.result, width_px) if done else [gr.skip()] * 3)]
+    return job_and_frame(job, lambda result: _pictured(what, result, width_px))
 
 
 def _pictured(what: str, result: object, width_px: float) -> list[object]:

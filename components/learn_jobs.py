@@ -1,5 +1,6 @@
 """The jobs of the Learn tab: a button that begins one, its progress, and the way to stop it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import gradio as gr
@@ -45,6 +46,12 @@ def job_state(job: Job | None) -> list[object]:
         gr.Timer(active=job.active),
         job.id,
     ]
+
+
+def job_and_frame(job: Job | None, pictured: Callable[[object], list[object]]) -> list[object]:
+    """A job's state, and what its result looks like once it is done: sentence, figure, numbers."""
+    done = job is not None and job.state == "done" and job.result is not None
+    return [*job_state(job), *(pictured(job.result) if done else [gr.skip()] * 3)]
 
 
 def job_progress(job: Job) -> str:

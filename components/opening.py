@@ -1,5 +1,7 @@
 """Opening a recipe, from a file, a link or the visit's history: what it changes in the page's widgets."""
 
+from html import escape
+
 import gradio as gr
 
 from components.add_model import OWN
@@ -53,16 +55,16 @@ def form_updates(recipe: Recipe, known_models: list[tuple[str, str]]) -> list[ob
 
 def pool_updates(recipe: Recipe) -> tuple[list[object], list[tuple[str, str]]]:
     """What a recipe changes above its models: pool, preset and description; and the models that the list then offers."""
-    pools = {entry.checkpoint.partition("/")[0].removeprefix("zoo:") for entry in recipe.models}
-    if len(pools) > 1 or not pools <= set(zoo_names()):
+    pools = {entry.checkpoint.partition("/")[0] for entry in recipe.models}
+    if len(pools) > 1 or not pools <= {f"zoo:{name}" for name in zoo_names()}:
         return [gr.skip() if is_hosted() else OWN, gr.update(choices=[], value=None), ""], []
-    name = pools.pop()
+    name = pools.pop().removeprefix("zoo:")
     pool = open_pool(name)
     entries = {entry.checkpoint for entry in recipe.models}
     preset = next(
         (one.name for one in pool.presets if {pool.model(model).checkpoint for model in one.models} == entries), None
     )
-    return [name, gr.update(choices=preset_choices(pool), value=preset), pool.description], model_choices(pool)
+    return [name, gr.update(choices=preset_choices(pool), value=preset), escape(pool.description)], model_choices(pool)
 
 
 def link_updates(query: str) -> tuple[list[object] | None, object, str]:

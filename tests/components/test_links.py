@@ -108,3 +108,15 @@ def test_a_hosted_page_opens_no_folders_by_a_link(monkeypatch):
     own = replace(FOUR, models=(ModelEntry("/etc", "/etc"), *FOUR.models[1:]))
     with pytest.raises(MergingError, match="expected an embedded checkpoint"):
         link_updates(link_query(own))
+
+
+def test_a_hub_id_that_begins_like_a_pool_is_none_of_its_models():
+    alike = Recipe((ModelEntry("digits/parity", "zoo:digits/parity"), ModelEntry("digits/loop", "zoo:digits/loop")))
+    assert pool_updates(alike)[0][0] == "own models"
+
+
+@pytest.mark.parametrize("name", [None, "", "<b>", "gone" * 50])
+def test_a_merge_that_is_not_there_is_told(name):
+    from components.actions import merge_reloaded
+
+    assert "expected one of this visit" in merge_reloaded("", name)[0]
