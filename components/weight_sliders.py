@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import gradio as gr
 
 from components.form import ROWS, model_name
-from merging.prepared import unique_names
+from merging.references import unique_names
 
 
 @dataclass(frozen=True)

@@ -30,13 +30,18 @@ def resolve_device(device: str) -> str:
 SMALL_PARAMETERS = 2_000_000
 
 
+def fits_one_thread(model: nn.Module) -> bool:
+    """Whether a model is on the CPU and so small that a second thread is better spent on another model."""
+    tensors = list(model.parameters())
+    small = sum(tensor.numel() for tensor in tensors) < SMALL_PARAMETERS
+    return small and all(tensor.device.type == "cpu" for tensor in tensors)
+
+
 @contextmanager
 def fitting_threads(model: nn.Module) -> Iterator[None]:
     """One thread for a small model on the CPU, as many as before for any other; restored afterwards."""
-    tensors = list(model.parameters())
-    small = sum(tensor.numel() for tensor in tensors) < SMALL_PARAMETERS
     before = torch.get_num_threads()
-    if not small or before == 1 or any(tensor.device.type != "cpu" for tensor in tensors):
+    if before == 1 or not fits_one_thread(model):
         yield
         return
     torch.set_num_threads(1)

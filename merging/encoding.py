@@ -19,12 +19,13 @@ def encoded(
     batch_size: int,
     by_length: bool,
     reference: str,
+    with_rows: bool = False,
     max_tokens: int = MAX_TOKENS,
 ) -> list[dict[str, torch.Tensor]]:
     """Input columns (one of images, or one or two of texts) and the model's label indices, as batches.
 
-    `by_length` puts the longest texts first. `reference` names the task in errors. Texts are cut at `max_tokens`, or
-    at what the tokenizer says that the model takes.
+    `by_length` puts the longest texts first; `with_rows`, a batch then says in `rows` where its texts stood.
+    `reference` names the task in errors. Texts are cut at `max_tokens`, or at what the tokenizer says that the model takes.
 
     Raises: TaskError if the columns do not fit the checkpoint.
     """
@@ -32,6 +33,7 @@ def encoded(
     prepare = _prepare_images if checkpoint.reads_images else _prepare_texts
     if prepare is _prepare_texts:
         _require_padding(processor, checkpoint)
+    order = None
     if by_length and prepare is _prepare_texts:
         tokens = processor(*columns, truncation=True, max_length=_most_tokens(processor, max_tokens))["input_ids"]
         order = sorted(range(len(tokens)), key=lambda row: -len(tokens[row]))
@@ -41,6 +43,8 @@ def encoded(
         chunk = [column[start : start + batch_size] for column in columns]
         batch = prepare(chunk, processor, checkpoint, reference, max_tokens)
         batch["labels"] = torch.tensor(labels[start : start + batch_size])
+        if with_rows and order:
+            batch["rows"] = torch.tensor(order[start : start + batch_size])
         batches.append(batch)
     return batches
 

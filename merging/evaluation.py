@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from merging.devices import fitting_threads
 
 Batches = Sequence[Mapping[str, Tensor]]
+# What a batch holds beside a model's inputs: the right labels, and where its examples stood in their dataset.
+NO_INPUTS = ("labels", "rows")
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,8 +35,8 @@ def predict(
 ) -> list[Prediction]:
     """What each model predicts on its batches: one `Prediction` per pair. `between` batches something may be called.
 
-    Models that share one body module and the same input tensors (the tasks of one dataset) share the
-    body's forward pass, too.
+    Examples come in the order of `rows`, where batches have them, else as they come. Models that share one body
+    module and the same input tensors (the tasks of one dataset) share the body's forward pass, too.
     """
     found: list[list[Tensor]] = [[] for _ in models]
     with fitting_threads(models[0]), torch.inference_mode(), _remembering_bodies(models):
@@ -43,13 +45,10 @@ def predict(
                 if between:
                     between()
                 for index in group:
-                    inputs = {name: value for name, value in batches[index][number].items() if name != "labels"}
+                    inputs = {name: value for name, value in batches[index][number].items() if name not in NO_INPUTS}
                     logits = models[index](**inputs).logits
                     found[index].append(logits.float().softmax(-1).cpu())
-    return [
-        Prediction(torch.cat(parts).numpy(), numpy.concatenate([batch["labels"].cpu().numpy() for batch in own]))
-        for parts, own in zip(found, batches, strict=True)
-    ]
+    return [_in_order(torch.cat(parts).numpy(), own) for parts, own in zip(found, batches, strict=True)]
 
 
 def with_body(model: nn.Module, body: nn.Module) -> nn.Module:
@@ -77,6 +76,14 @@ def on_device(batches: list[Batches], device: str) -> list[Batches]:
         return moved.setdefault(id(tensor), tensor.to(device))
 
     return [[{name: move(tensor) for name, tensor in batch.items()} for batch in own] for own in batches]
+
+
+def _in_order(probabilities: Float[numpy.ndarray, " N K"], batches: Batches) -> Prediction:
+    labels = numpy.concatenate([batch["labels"].cpu().numpy() for batch in batches])
+    if "rows" not in batches[0]:
+        return Prediction(probabilities, labels)
+    order = numpy.argsort(numpy.concatenate([batch["rows"].cpu().numpy() for batch in batches]))
+    return Prediction(probabilities[order], labels[order])
 
 
 def _equal_inputs(own: Batches, other: Batches) -> bool:

@@ -8,12 +8,13 @@ from torch import nn
 
 from merging.checkpoints import PROCESSOR_FILES, Checkpoint
 from merging.evaluation import with_body
+from merging.evaluation_tasks import EvaluationTask
 from merging.families import answers_in_words
 from merging.folders import replace_folder, require_exportable
 from merging.model_card import card_text, is_local, shareable_recipe
 from merging.pipeline import Result
-from merging.prepared import EvaluationTask, unique_names
 from merging.recipe import Recipe
+from merging.references import unique_names
 
 COMPANIONS = (*PROCESSOR_FILES, "generation_config.json")
 NOTED_PATHS = ("_name_or_path", "name_or_path")

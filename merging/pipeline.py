@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,18 +11,19 @@ from typing import NamedTuple
 from torch import Tensor
 
 from merging.checkpoints import Checkpoint, open_checkpoint
-from merging.devices import resolve_device
+from merging.devices import fitting_threads, resolve_device
 from merging.estimates import fisher_of
 from merging.evaluation import Prediction
+from merging.evaluation_tasks import EvaluationTask, evaluation_tasks
 from merging.families import answers_in_words, fit_checkpoint, open_models
 from merging.fisher import Fisher
 from merging.merge import check_base
 from merging.metrics import PairedTest, Score, accuracy, mean_accuracy, paired_test
 from merging.parameters import check_same_structure
 from merging.preflight import preflight, unequal_heads
-from merging.prepared import EvaluationTask, Prepared, evaluation_tasks, unique_names
+from merging.prepared import Prepared
 from merging.recipe import Recipe
-from merging.references import short_name
+from merging.references import short_name, unique_names
 from merging.rules import RULES
 from merging.tasks import Task, open_task
 
@@ -148,9 +150,7 @@ def evaluate(prepared: Prepared, recipe: Recipe) -> Result:
         if "isotropic" in recipe.compare and recipe.rule != "isotropic":
             merged["isotropic"] = prepared.merge(recipe, rule="isotropic")
     with timed(timings, "evaluate"):
-        predictions = {
-            method: prepared.predict_merged(parameters, split, recipe.weights) for method, parameters in merged.items()
-        }
+        predictions = _predict_methods(prepared, merged, recipe)
         singles, ensemble = prepared.fixed_predictions(split)
         if "ensemble" in recipe.compare:
             predictions["ensemble"] = ensemble
@@ -164,6 +164,20 @@ def evaluate(prepared: Prepared, recipe: Recipe) -> Result:
         name: {task: accuracy(prediction.correct) for task, prediction in own.items()} for name, own in singles.items()
     }
     return Result(recipe, prepared, scores, single_scores, merged[recipe.rule], predictions, timings)
+
+
+def _predict_methods(
+    prepared: Prepared, merged: Mapping[str, Mapping[str, Tensor]], recipe: Recipe
+) -> dict[str, dict[str, Prediction]]:
+    """What each method's merge predicts; small models, which leave a core free, side by side."""
+
+    def of(parameters: Mapping[str, Tensor]) -> dict[str, Prediction]:
+        return prepared.predict_merged(parameters, recipe.evaluation.split, recipe.weights)
+
+    if prepared.at_once == 1:
+        return {method: of(parameters) for method, parameters in merged.items()}
+    with fitting_threads(prepared.modules[0]), ThreadPoolExecutor(prepared.at_once) as threads:
+        return dict(zip(merged, threads.map(of, merged.values()), strict=True))
 
 
 def _expert_scores(prepared: Prepared, singles: dict[str, dict[str, Prediction]]) -> dict[str, Score]:

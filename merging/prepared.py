@@ -4,34 +4,26 @@ import copy
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from queue import LifoQueue
 
 import torch
 from torch import Tensor, nn
 
-from merging.alignment import can_align
 from merging.checkpoints import Checkpoint, body_prefix, open_checkpoint
+from merging.devices import fits_one_thread
 from merging.ensemble import average_probabilities
-from merging.errors import RecipeError, quoted
 from merging.evaluation import Batches, Prediction, on_device, predict, share_equal_inputs, with_body
+from merging.evaluation_tasks import EvaluationTask
 from merging.families import answers_in_words, base_parameters
 from merging.fisher import Fisher
 from merging.merge import merge_parameters
 from merging.recipe import Recipe
-from merging.tasks import Task
 
 OnProgress = Callable[[float, str], None]
 Predictions = dict[str, Prediction]
 COUNTER = "num_batches_tracked"
-
-
-@dataclass(frozen=True, eq=False)
-class EvaluationTask:
-    """A task that methods are compared on: `owners` are the models it is the own task of, `head` whose head it uses."""
-
-    name: str
-    task: Task
-    head: int
-    owners: tuple[int, ...]
+# Small merges that are evaluated side by side: the recipe's own and the isotropic one.
+AT_ONCE = 2
 
 
 @dataclass(eq=False)
@@ -55,7 +47,10 @@ class Prepared:
         self._batches: dict[str, list[Batches]] = {}
         self._fixed: dict[str, tuple[dict[str, Predictions], Predictions]] = {}
         self._bases: dict[str, dict[str, Tensor]] = {}
-        self._target = copy.deepcopy(self.modules[0])
+        self.at_once = AT_ONCE if fits_one_thread(self.modules[0]) else 1
+        self._targets: LifoQueue[nn.Module] = LifoQueue()
+        for _ in range(self.at_once):
+            self._targets.put(copy.deepcopy(self.modules[0]))
 
     @property
     def equal_labels(self) -> bool:
@@ -112,9 +107,12 @@ class Prepared:
             return self._bases[recipe.base]
 
     def predict_merged(self, merged: Mapping[str, Tensor], split: str, weights: list[float]) -> Predictions:
-        """What the model with these parameters predicts on every task of a split."""
-        with self._lock:
-            predictions = predict(self.merged_models(self._target, merged, weights), self.batches(split))
+        """What the model with these parameters predicts on every task of a split; `at_once` calls run side by side."""
+        batches, target = self.batches(split), self._targets.get()
+        try:
+            predictions = predict(self.merged_models(target, merged, weights), batches)
+        finally:
+            self._targets.put(target)
         return {entry.name: prediction for entry, prediction in zip(self.tasks, predictions, strict=True)}
 
     def merged_models(self, target: nn.Module, merged: Mapping[str, Tensor], weights: list[float]) -> list[nn.Module]:
@@ -169,13 +167,15 @@ class Prepared:
 
     def size_bytes(self) -> int:
         """The memory that the models and their Fishers take."""
-        models = sum(tensor.nbytes for module in [*self.modules, self._target] for tensor in module.parameters())
-        return models + sum(tensor.nbytes for fisher in self.fishers for tensor in fisher.values())
+        models = [sum(tensor.nbytes for tensor in module.parameters()) for module in self.modules]
+        fishers = [sum(tensor.nbytes for tensor in fisher.values()) for fisher in self.fishers]
+        return sum(models) + self.at_once * models[0] + sum(fishers)
 
     def _encoded(self, entry: EvaluationTask, split: str, index: int) -> Batches:
         chosen, seed = self.recipe.evaluation.examples, self.recipe.fisher.seed
         examples = None if chosen == "all" else int(chosen)
-        return entry.task.batches(split, self.checkpoints[index], examples=examples, seed=seed)
+        order = {"by_length": True, "with_rows": True}
+        return entry.task.batches(split, self.checkpoints[index], examples=examples, seed=seed, **order)
 
     def _predict_fixed(self, split: str) -> tuple[dict[str, Predictions], Predictions]:
         batches = self.batches(split)
@@ -209,42 +209,3 @@ class Prepared:
 
     def _has_labels_of(self, first: int, second: int) -> bool:
         return self.checkpoints[first].label_names == self.checkpoints[second].label_names
-
-
-def evaluation_tasks(own: list[Task], extra: list[Task], checkpoints: list[Checkpoint]) -> list[EvaluationTask]:
-    """The models' own tasks, each once, then the extra ones, with unique names.
-
-    Raises: RecipeError if no model's labels fit an extra task.
-    """
-    entries: dict[str, EvaluationTask] = {}
-    for task in own:
-        if task.reference not in entries:
-            owners = tuple(index for index, other in enumerate(own) if other.reference == task.reference)
-            entries[task.reference] = EvaluationTask(task.name, task, owners[0], owners)
-    for task in extra:
-        fitting = [
-            index
-            for index, checkpoint in enumerate(checkpoints)
-            if task.labels is None or task.alignment or can_align(task.labels, checkpoint.label_names)
-        ]
-        if not fitting:
-            raise RecipeError(
-                f'Task "{task.name}" cannot be evaluated: expected a model with its labels {quoted(task.labels)}, '
-                "got none in the recipe. Take it out of the evaluation's tasks."
-            )
-        entries.setdefault(task.reference, EvaluationTask(task.name, task, fitting[0], ()))
-    names = unique_names([entry.name for entry in entries.values()])
-    return [
-        EvaluationTask(name, entry.task, entry.head, entry.owners)
-        for name, entry in zip(names, entries.values(), strict=True)
-    ]
-
-
-def unique_names(names: list[str]) -> list[str]:
-    """The names, with `-2`, `-3`, … after those that occur again."""
-    seen: dict[str, int] = {}
-    result = []
-    for name in names:
-        seen[name] = seen.get(name, 0) + 1
-        result.append(name if seen[name] == 1 else f"{name}-{seen[name]}")
-    return result

@@ -1,4 +1,4 @@
-"""Where references of recipes lead: the embedded pools, and what to offer when a folder is not there."""
+"""Where references of recipes lead: the embedded pools, the names that they are shown by, and what to offer instead."""
 
 from pathlib import Path
 
@@ -36,3 +36,13 @@ def zoo_entry(pool: str, kind: str, name: str, error: type[MergingError]) -> Pat
     there = sorted(path.name for path in folder.iterdir() if path.is_dir())
     require_choice(kind.removesuffix("s"), name, there, error=error)
     return folder / name
+
+
+def unique_names(names: list[str]) -> list[str]:
+    """The names, with `-2`, `-3`, … after those that occur again."""
+    seen: dict[str, int] = {}
+    result = []
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+        result.append(name if seen[name] == 1 else f"{name}-{seen[name]}")
+    return result

@@ -108,18 +108,21 @@ class Task:
         examples: int | None = None,
         seed: int = 0,
         by_length: bool = False,
+        with_rows: bool = False,
     ) -> list[dict[str, torch.Tensor]]:
         """The split, prepared by the checkpoint's own tokenizer or image processor; `labels` are the model's indices.
 
-        `by_length` puts the longest texts first: little is padded, and a lack of memory shows at once.
+        `by_length` puts the longest texts first: little is padded, and a lack of memory shows at once; with `with_rows` a
+        batch then says in `rows` where its texts stood.
 
         Raises: TaskError if columns or labels do not fit the checkpoint.
         """
         rows = self.rows(split, examples=examples, seed=seed)
         _, label = guess_columns(rows, self.inputs, self.label, reference=self.shown_as)
         labels = label_indices(rows, label, self.labels, checkpoint, reference=self.shown_as, given=self.alignment)
-        settings = {"batch_size": batch_size, "by_length": by_length, "max_tokens": self.max_tokens}
-        return encoded(self.texts(rows, checkpoint), labels, checkpoint, reference=self.shown_as, **settings)
+        settings = {"batch_size": batch_size, "by_length": by_length, "with_rows": with_rows}
+        told = {"reference": self.shown_as, "max_tokens": self.max_tokens}
+        return encoded(self.texts(rows, checkpoint), labels, checkpoint, **settings, **told)
 
     def texts(self, rows, checkpoint: Checkpoint) -> list[list]:
         """What the checkpoint reads of some rows: one column of pictures, or one or two of texts; prompts for a T5."""

@@ -52,6 +52,7 @@ LEVELS = {
     "streaming": 3.2,
     "stored_names": 3.6,
     "evaluation": 3,
+    "evaluation_tasks": 3,
     "recipe": 3.5,  # checks a recipe's words against merge's
     "blueprints": 3.5,  # of models, without their weights
     "preflight": 3.6,

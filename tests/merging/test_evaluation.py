@@ -50,6 +50,17 @@ def test_models_with_other_bodies_or_inputs_do_not_share():
         numpy.testing.assert_allclose(prediction.probabilities, slow_predict(model, batches), atol=1e-6)
 
 
+def test_examples_come_back_in_the_order_of_their_rows():
+    model, batches = cases.model_case("gpt2-3"), labelled("gpt2-3", 3)
+    (straight,) = predict([model], [batches])
+    count, places = len(straight.labels), torch.tensor([4, 0, 6, 1, 5, 2, 3])
+    starts = range(0, count, 3)
+    numbered = [{**batch, "rows": places[at : at + 3]} for batch, at in zip(batches, starts, strict=True)]
+    (sorted_back,) = predict([model], [numbered])
+    numpy.testing.assert_array_equal(sorted_back.probabilities[places], straight.probabilities)
+    assert sorted_back.labels[places].tolist() == straight.labels.tolist()
+
+
 def test_predicting_leaves_the_models_as_they_were():
     model = cases.model_case("vit-2")
     forward = model.base_model.forward

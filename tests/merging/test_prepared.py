@@ -2,16 +2,18 @@
 
 from dataclasses import replace
 
+import numpy
 import pytest
 import torch
 from transformers import ResNetConfig, ResNetForImageClassification, ViTModel
 
 from merging.checkpoints import open_checkpoint
 from merging.errors import CheckpointError
-from merging.pipeline import prepare
+from merging.evaluation import predict
+from merging.pipeline import evaluate, prepare
 from merging.pools import open_pool
 from merging.prepared import Prepared
-from merging.recipe import FisherSettings, preset_recipe
+from merging.recipe import EvaluationSettings, FisherSettings, preset_recipe
 
 
 def tiny_resnet(running_mean: float, steps: int) -> ResNetForImageClassification:
@@ -35,6 +37,32 @@ def test_batch_norm_statistics_are_averaged_by_weight_and_said_so():
     assert means
     assert all(torch.equal(mean, torch.full_like(mean, 2.0)) for mean in means)
     assert any("averaged" in note for note in prepared.notes)
+
+
+def test_texts_are_read_by_length_and_predictions_are_in_the_order_of_the_rows():
+    evaluation = EvaluationSettings(examples=200)
+    prepared = prepare(
+        preset_recipe(open_pool("sentences-gpt2"), "four-tasks", evaluation=evaluation, rule="isotropic")
+    )
+    entry = prepared.tasks[0]
+    lengths = [batch["attention_mask"].sum(1) for batch in prepared.batches("test")[0]]
+    assert lengths[0].min() >= lengths[-1].max()
+    singles, _ = prepared.fixed_predictions("test")
+    found = singles[prepared.names[0]][entry.name]
+    assert found.labels.tolist() == entry.task.rows("test", examples=200)["label"][:]
+    plain = entry.task.batches("test", prepared.checkpoints[0], examples=200)
+    (expected,) = predict([prepared.modules[0]], [plain])
+    numpy.testing.assert_allclose(found.probabilities, expected.probabilities, atol=1e-6)
+
+
+def test_merges_that_are_evaluated_side_by_side_are_those_that_are_evaluated_alone(four_result):
+    prepared, recipe = four_result.prepared, four_result.recipe.with_weights([0.1, 0.2, 0.3, 0.4])
+    assert prepared.at_once == 2
+    together = evaluate(prepared, recipe)
+    for rule in ("fisher", "isotropic"):
+        alone = prepared.predict_merged(prepared.merge(recipe, rule=rule), recipe.evaluation.split, recipe.weights)
+        for task, prediction in alone.items():
+            numpy.testing.assert_array_equal(prediction.probabilities, together.predictions[rule][task].probabilities)
 
 
 def test_a_base_may_be_a_body_without_a_head(tmp_path):
