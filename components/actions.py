@@ -14,7 +14,7 @@ from components.jobs import REGISTRY
 from components.merge_history import listed
 from components.opening import form_updates, is_embedded, link_updates, pool_updates
 from components.pool_picker import chosen_pool, chosen_preset, is_hosted, model_choices, pool_choices
-from components.score_charts import NOT_PREPARED, shown
+from components.score_charts import NOT_PREPARED, previewed, shown
 from components.store import STORE
 from components.tables import notice
 from components.visits import VISITS
@@ -45,7 +45,7 @@ def opened(width_px: float, query: str, visit: str, job_id: str, *values: object
 
 
 def moved(history: list, width_px: float, *values: object) -> list[object]:
-    """A slider moved: the move is remembered for Undo, as far back as the same models were merged; the merge is shown."""
+    """A slider moved: the move is remembered for Undo, as far back as the same models were merged; a preview is shown."""
     form, now = Form.of(*values), time.monotonic()
     models, weights = list(form.models), list(form.weights)
     if history and history[-1][1] != models:
@@ -54,7 +54,7 @@ def moved(history: list, width_px: float, *values: object) -> list[object]:
         if len(history) > 1 and now - history[-1][0] < UNDO_GAP_S:
             history = history[:-1]
         history = [*history, (now, models, weights)][-UNDO_DEPTH:]
-    return [history, *shown(width_px, *values)]
+    return [history, *previewed(width_px, *values)]
 
 
 def undone(history: list) -> list[object]:

@@ -6,9 +6,9 @@ from components import actions, add_model, job_panel
 from components.export_panel import described, exported, saved_recipe
 from components.inspect_actions import inspected
 from components.merge_history import compared, remembered
-from components.parts import LIVE, SLOW, WATCH, Parts
+from components.parts import LIVE, SETTLE, SLOW, WATCH, Parts
 from components.push_panel import pushed
-from components.score_charts import shown
+from components.score_charts import settled, shown
 from components.weight_sliders import rows_for
 
 # What only the browser knows: how wide the page is, and the address it was opened by.
@@ -71,7 +71,13 @@ def _wire_merge(parts: Parts, history: gr.State) -> None:
         [history, *picture["outputs"]],
         api_name="move_weights",
         trigger_mode="always_last",
-        **LIVE,
+        **{**LIVE, "show_progress": "hidden"},
+    ).then(
+        settled,
+        [parts.charts.sentence, *picture["inputs"]],
+        picture["outputs"],
+        api_name="settle_weights",
+        **SETTLE,
     )
 
 

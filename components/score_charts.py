@@ -1,5 +1,6 @@
 """The Merge tab's picture: per-task bars, their numbers, and a sentence that says what they show."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import gradio as gr
@@ -8,16 +9,21 @@ from components.figures import empty_score_figure
 from components.first_picture import kept, picture_of
 from components.form import Form, recipe_of
 from components.jobs import REGISTRY
+from components.latest import LATEST, session_hash
 from components.pool_picker import is_hosted
-from components.store import live_result, preparation_key
-from components.tables import notice, weight_shares
+from components.right_of_way import LIVE
+from components.store import STORE, preparation_key
+from components.tables import PREVIEW, notice, preview_sentence, weight_shares
 from components.weight_sliders import slider_names
-from merging.errors import MergingError
+from merging.errors import Cancelled, MergingError
+from merging.pipeline import Result
 from merging.recipe import Recipe
 
 NOT_PREPARED = "The Fishers of this choice are not there yet: press “Estimate Fisher” in the sidebar."
 NOTHING = "No models yet: add two or more in the sidebar."
 DESKTOP_PX = 1200
+# How long all rows of a batch wait at most for other visitors' moves.
+SETTLE_WAIT_S = 0.3
 ESTIMATING = "The Fishers of this choice are being estimated; the sidebar says how far it is."
 
 
@@ -50,18 +56,50 @@ def shown(width_px: float, *values: object) -> list[object]:
 
     Where something is wrong the notice says so and the last good picture stays.
     """
+    LATEST.begin(session_hash())
+    return _shown(width_px, values, STORE.live_result)
+
+
+def previewed(width_px: float, *values: object) -> list[object]:
+    """The same while a slider moves: on a sample of the rows where all of them take long; `settled` shows all."""
+    LATEST.begin(session_hash())
+    return _shown(width_px, values, STORE.preview)
+
+
+def settled(sentence: str, width_px: float, *values: object) -> list[object]:
+    """What `shown` gives where the page's sentence tells of a preview; nothing once another picture is asked for."""
+    if PREVIEW not in (sentence or ""):
+        return [gr.skip()] * 5
+    check = LATEST.begin(session_hash())
+
+    def between() -> None:
+        LIVE.give(SETTLE_WAIT_S)
+        check()
+
+    try:
+        picture = _shown(width_px, values, lambda recipe: STORE.live_result(recipe, between=between))
+        check()
+    except Cancelled:
+        return [gr.skip()] * 5
+    return picture
+
+
+def _shown(width_px: float, values: Sequence[object], result_of: Callable[[Recipe], Result | None]) -> list[object]:
     form = Form.of(*values)
     if not form.models:
         return [notice(NOTHING), "", empty_score_figure(), "", ""]
     try:
         recipe = recipe_of(form, hosted=is_hosted())
-        result = live_result(recipe)
+        result = result_of(recipe)
     except MergingError as problem:
         return [notice(str(problem), "error"), *[gr.skip()] * 4]
     shares = weight_shares(slider_names(form.models), recipe.weights)
     width_px = width_px or DESKTOP_PX
     if result is not None:
-        return ["", *picture_of(result, width_px), shares]
+        sentence, *others = picture_of(result, width_px)
+        if result.recipe.evaluation != recipe.evaluation:
+            sentence = preview_sentence(result) + sentence
+        return ["", sentence, *others, shares]
     if (picture := kept(recipe, width_px)) is not None:
         return ["", *picture, shares]
     busy = REGISTRY.active(preparation_key(recipe)) is not None

@@ -2,6 +2,8 @@
 
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 
 from components.right_of_way import LIVE
@@ -10,6 +12,9 @@ from merging.prepared import Prepared
 from merging.recipe import EvaluationSettings, FisherSettings, Recipe
 
 LIMIT_BYTES = 4 * 1024**3
+# What the evaluation of a merge may take while its slider moves; what takes longer is looked at on fewer rows first.
+PREVIEW_S = 0.1
+FEWEST_ROWS = 32
 
 
 def preparation_key(recipe: Recipe) -> str:
@@ -29,6 +34,7 @@ class Store:
         self._lock = threading.Lock()
         self._kept: OrderedDict[str, Prepared] = OrderedDict()
         self._results: dict[str, Result | None] = {}
+        self._samples: dict[str, Prepared] = {}
 
     def get(self, recipe: Recipe) -> Prepared | None:
         """What is prepared for this recipe, or None."""
@@ -48,11 +54,13 @@ class Store:
             while len(self._kept) > 1 and sum(own.size_bytes() for own in self._kept.values()) > self._limit_bytes:
                 dropped, _ = self._kept.popitem(last=False)
                 del self._results[dropped]
+                self._samples.pop(dropped, None)
 
-    def live_result(self, recipe: Recipe) -> Result | None:
+    def live_result(self, recipe: Recipe, *, between: Callable[[], None] | None = None) -> Result | None:
         """The merge at the recipe's weights and settings, from what is prepared; None where nothing is.
 
-        The last result of each is kept: chart, export and the visit's history show the same one.
+        The last result of each is kept: chart, export and the visit's history show the same one. With `between`, which
+        is called between batches and may raise Cancelled, it is no live work: others go first.
         """
         key = preparation_key(recipe)
         with self._lock:
@@ -61,12 +69,33 @@ class Store:
                 self._kept.move_to_end(key)
         if prepared is None or (last is not None and last.recipe == recipe):
             return last
-        with LIVE.taken():
-            result = evaluate(prepared, recipe)
+        with nullcontext() if between else LIVE.taken():
+            result = evaluate(prepared, recipe, between=between)
         with self._lock:
             if self._kept.get(key) is prepared:
                 self._results[key] = result
         return result
+
+    def preview(self, recipe: Recipe) -> Result | None:
+        """The same, on a sample of each task's rows where all of them took longer than a hand on a slider waits.
+
+        A sample's result says so in its recipe's `evaluation.examples`, and is not kept.
+        """
+        key = preparation_key(recipe)
+        with self._lock:
+            prepared, last, sample = self._kept.get(key), self._results.get(key), self._samples.get(key)
+        rows = None if prepared is None or last is None or last.recipe == recipe else _rows_in_time(last)
+        if rows is None:
+            return self.live_result(recipe)
+        # A sample is kept until it is far from what fits: its single models and ensemble are evaluated anew.
+        if sample is None or not rows / 2 <= sample.recipe.evaluation.examples <= 2 * rows:
+            sample = prepared.sampled(rows)
+            with self._lock:
+                if self._kept.get(key) is prepared:
+                    self._samples[key] = sample
+        examples = sample.recipe.evaluation.examples
+        with LIVE.taken():
+            return evaluate(sample, replace(recipe, evaluation=replace(recipe.evaluation, examples=examples)))
 
 
 STORE = Store()
@@ -75,3 +104,11 @@ STORE = Store()
 def live_result(recipe: Recipe) -> Result | None:
     """The store's result for this recipe; None where its Fishers are not there."""
     return STORE.live_result(recipe)
+
+
+def _rows_in_time(last: Result) -> int | None:
+    """How many rows of each task are evaluated in time, by what all of them took; None where all of them are."""
+    taken_s = last.timings["evaluate"]
+    rows = [score.n for score in last.scores[last.recipe.rule].values()]
+    fitting = int(max(rows) * PREVIEW_S / max(taken_s, 1e-9))
+    return None if fitting >= max(rows) else max(FEWEST_ROWS, fitting)

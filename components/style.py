@@ -52,6 +52,7 @@ CSS = """
 .studio-sliders .form, .studio-sliders > .styler { display: grid !important;
   grid-template-columns: repeat(auto-fit, minmax(190px, 1fr)) !important; }
 .studio-sentence { font-size: 1.06rem; line-height: 1.5; padding: .2rem .1rem; }
+.studio-preview { color: var(--body-text-color-subdued); font-size: .92rem; }
 .studio-notice { border-left: 4px solid #E69F00; background: var(--background-fill-secondary); padding: .6rem .9rem;
   border-radius: 4px; color: var(--body-text-color); overflow-wrap: anywhere; }
 .studio-notice.error { border-color: #D55E00; }

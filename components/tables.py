@@ -10,6 +10,8 @@ from merging.pools import published_for
 
 # A weak expert has a large Fisher and drags the others down; this far below the best it is worth a warning.
 WEAK_EXPERT_POINTS = 10.0
+# Marks a sentence about a sample of the rows.
+PREVIEW = "studio-preview"
 
 
 def score_table(result: Result) -> str:
@@ -98,6 +100,12 @@ def score_sentence(result: Result) -> str:
         text += f" The single models reach {100 * result.mean('experts'):.1f} %."
     notes = "".join(f" {escape(note)}" for note in result.prepared.notes)
     return f'<div class="studio-sentence">{text}{_weak_expert(result)}{notes}</div>'
+
+
+def preview_sentence(result: Result) -> str:
+    """What stands before the sentence of a result on a sample of the rows."""
+    rows = result.recipe.evaluation.examples
+    return f'<div class="{PREVIEW}">A preview on {rows} rows of each task; all of them follow.</div>'
 
 
 def _weak_expert(result: Result) -> str:

@@ -141,8 +141,11 @@ def estimate_fishers(prepared: Prepared, tasks: list[Task], on_progress: OnProgr
     return fishers
 
 
-def evaluate(prepared: Prepared, recipe: Recipe) -> Result:
-    """Merges with the recipe's weights and rule, and scores it beside the methods that it is compared with."""
+def evaluate(prepared: Prepared, recipe: Recipe, *, between: Callable[[], None] | None = None) -> Result:
+    """Merges with the recipe's weights and rule, and scores it beside the methods that it is compared with.
+
+    `between` batches something may be called, which may raise Cancelled.
+    """
     timings = dict(prepared.timings)
     split = recipe.evaluation.split
     with timed(timings, "merge"):
@@ -150,7 +153,8 @@ def evaluate(prepared: Prepared, recipe: Recipe) -> Result:
         if "isotropic" in recipe.compare and recipe.rule != "isotropic":
             merged["isotropic"] = prepared.merge(recipe, rule="isotropic")
     with timed(timings, "evaluate"):
-        predictions = _predict_methods(prepared, merged, recipe)
+        predictions = _predict_methods(prepared, merged, recipe, between)
+    with timed(timings, "compare"):
         singles, ensemble = prepared.fixed_predictions(split)
         if "ensemble" in recipe.compare:
             predictions["ensemble"] = ensemble
@@ -167,12 +171,15 @@ def evaluate(prepared: Prepared, recipe: Recipe) -> Result:
 
 
 def _predict_methods(
-    prepared: Prepared, merged: Mapping[str, Mapping[str, Tensor]], recipe: Recipe
+    prepared: Prepared,
+    merged: Mapping[str, Mapping[str, Tensor]],
+    recipe: Recipe,
+    between: Callable[[], None] | None,
 ) -> dict[str, dict[str, Prediction]]:
     """What each method's merge predicts; small models, which leave a core free, side by side."""
 
     def of(parameters: Mapping[str, Tensor]) -> dict[str, Prediction]:
-        return prepared.predict_merged(parameters, recipe.evaluation.split, recipe.weights)
+        return prepared.predict_merged(parameters, recipe.evaluation.split, recipe.weights, between=between)
 
     if prepared.at_once == 1:
         return {method: of(parameters) for method, parameters in merged.items()}

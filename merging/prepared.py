@@ -3,7 +3,7 @@
 import copy
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from queue import LifoQueue
 
 import torch
@@ -106,11 +106,28 @@ class Prepared:
                 self._bases[recipe.base] = base_parameters(self.checkpoints[0], opened, self.device)
             return self._bases[recipe.base]
 
-    def predict_merged(self, merged: Mapping[str, Tensor], split: str, weights: list[float]) -> Predictions:
-        """What the model with these parameters predicts on every task of a split; `at_once` calls run side by side."""
+    def sampled(self, examples: int) -> "Prepared":
+        """The same models and Fishers, evaluated on that many rows of each task."""
+        own = copy.copy(self)
+        own.recipe = replace(self.recipe, evaluation=replace(self.recipe.evaluation, examples=examples))
+        own._lock, own._batches, own._fixed = threading.RLock(), {}, {}
+        return own
+
+    def predict_merged(
+        self,
+        merged: Mapping[str, Tensor],
+        split: str,
+        weights: list[float],
+        *,
+        between: Callable[[], None] | None = None,
+    ) -> Predictions:
+        """What the model with these parameters predicts on every task of a split; `at_once` calls run side by side.
+
+        `between` batches something may be called, which may raise Cancelled.
+        """
         batches, target = self.batches(split), self._targets.get()
         try:
-            predictions = predict(self.merged_models(target, merged, weights), batches)
+            predictions = predict(self.merged_models(target, merged, weights), batches, between=between)
         finally:
             self._targets.put(target)
         return {entry.name: prediction for entry, prediction in zip(self.tasks, predictions, strict=True)}

@@ -63,6 +63,8 @@ def create_config(labels: tuple[str, ...]) -> GPT2Config:
         n_layer=3,
         n_head=4,
         n_inner=128,
+        # GPT-2's own "gelu_new" is the same function in five steps instead of one.
+        activation_function="gelu_pytorch_tanh",
         initializer_range=0.08,
         resid_pdrop=0.0,
         embd_pdrop=0.0,

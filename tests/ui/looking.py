@@ -41,7 +41,8 @@ def wait_for_other_bars(page: Page, before: list[str]) -> None:
         """before => {
             const paths = [...document.querySelectorAll('#score-chart .bars .point > path:first-child')];
             const now = paths.map(path => path.getAttribute('d'));
-            return now.length > 0 && JSON.stringify(now) !== JSON.stringify(before);
+            return now.length > 0 && JSON.stringify(now) !== JSON.stringify(before)
+                && !document.querySelector('.studio-preview');
         }""",
         arg=before,
     )
@@ -107,8 +108,8 @@ def table_text(page: Page) -> str:
 
 
 def settle(page: Page) -> None:
-    """Until nothing is greyed or on its way between two colours."""
+    """Until nothing is greyed, a preview, or on its way between two colours."""
     page.wait_for_function(
-        """() => !document.querySelector('.pending, .generating')
+        """() => !document.querySelector('.pending, .generating, .studio-preview')
             && !document.getAnimations().some(one => one instanceof CSSTransition && one.playState === 'running')"""
     )

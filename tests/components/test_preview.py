@@ -1,0 +1,113 @@
+"""A merge while its slider moves: on fewer rows where all of them take long, then on all, unless the hand moved on."""
+
+import threading
+import time
+from contextvars import copy_context
+from dataclasses import replace
+from types import SimpleNamespace
+
+import gradio as gr
+import pytest
+from gradio.context import LocalContext
+
+from components.latest import LATEST, Latest, session_hash
+from components.right_of_way import LIVE
+from components.score_charts import PREVIEW, previewed, settled, shown
+from components.store import FEWEST_ROWS, STORE, Store
+from merging.errors import Cancelled
+from merging.pipeline import evaluate, prepare
+from tests.benchmarks.slider import form_values
+
+WIDTH_PX = 1200.0
+SKIPPED = [gr.skip()] * 5
+
+
+def took(result, seconds: float):
+    """The result, as if the evaluation of its merges had taken so long."""
+    return replace(result, timings={**result.timings, "evaluate": seconds})
+
+
+@pytest.fixture
+def slow(four_result):
+    """The page's store with the four-task recipe, whose last evaluation was slow; its recipe."""
+    STORE.put(four_result.recipe, four_result.prepared, took(four_result, 30.0))
+    return four_result.recipe.with_weights([0.4, 0.3, 0.2, 0.1])
+
+
+def test_what_is_evaluated_in_time_is_evaluated_on_all_rows(four_result):
+    store, moved = Store(), four_result.recipe.with_weights([0.1, 0.2, 0.3, 0.4])
+    store.put(four_result.recipe, four_result.prepared, took(four_result, 0.01))
+    result = store.preview(moved)
+    assert result.recipe == moved
+    assert store.live_result(moved) is result
+
+
+def test_what_takes_long_is_evaluated_on_a_sample_which_is_that_of_a_recipe_with_so_many_examples(four_result):
+    store, moved = Store(), four_result.recipe.with_weights([0.1, 0.2, 0.3, 0.4])
+    last = took(four_result, 30.0)
+    store.put(four_result.recipe, four_result.prepared, last)
+    result = store.preview(moved)
+    sampled = replace(moved, evaluation=replace(moved.evaluation, examples=FEWEST_ROWS))
+    assert result.recipe == sampled
+    assert {score.n for scores in result.scores.values() for score in scores.values()} == {FEWEST_ROWS}
+    assert result.scores == evaluate(prepare(sampled), sampled).scores
+    assert store.live_result(four_result.recipe) is last  # a preview is not what is exported
+    assert store.preview(moved.with_weights([1, 1, 1, 0])).prepared is result.prepared
+
+
+def test_the_sample_grows_with_what_fits(four_result):
+    store, moved = Store(), four_result.recipe.with_weights([0.1, 0.2, 0.3, 0.4])
+    store.put(four_result.recipe, four_result.prepared, took(four_result, 30.0))
+    first = store.preview(moved)
+    rows = max(score.n for score in four_result.scores["fisher"].values())
+    store._results = dict.fromkeys(store._results, took(four_result, 0.15))
+    second = store.preview(moved)
+    assert first.recipe.evaluation.examples == FEWEST_ROWS
+    assert second.recipe.evaluation.examples == int(rows * 0.1 / 0.15)
+
+
+def test_the_page_says_that_it_is_a_preview_and_then_shows_what_all_rows_give(slow):
+    values = form_values(slow, list(slow.weights))
+    preview = previewed(WIDTH_PX, *values)
+    assert PREVIEW in preview[1]
+    assert "on 32 rows of each task" in preview[1]
+    full = settled(preview[1], WIDTH_PX, *values)
+    assert PREVIEW not in full[1]
+    assert full[1:] == shown(WIDTH_PX, *values)[1:]
+    assert full[3] != preview[3]
+
+
+def test_a_picture_of_all_rows_is_not_made_again(slow):
+    shown_in_full = shown(WIDTH_PX, *form_values(slow, list(slow.weights)))[1]
+    assert settled(shown_in_full, WIDTH_PX, *form_values(slow, list(slow.weights))) == SKIPPED
+
+
+def test_all_rows_are_given_up_once_the_hand_moves_on(slow):
+    def settle() -> list[object]:
+        LocalContext.request.set(SimpleNamespace(session_hash="hand"))
+        assert session_hash() == "hand"
+        return settled(f'<div class="{PREVIEW}">', WIDTH_PX, *form_values(slow, list(slow.weights)))
+
+    answers = []
+    before = STORE.live_result(slow.with_weights([1.0, 0.0, 0.0, 0.0]))
+    thread = threading.Thread(target=lambda: answers.append(copy_context().run(settle)))
+    with LIVE.taken():  # it waits between its batches
+        thread.start()
+        while "hand" not in LATEST._numbers:
+            time.sleep(0.001)
+        LATEST.begin("hand")
+    thread.join()
+    assert answers == [SKIPPED]
+    assert STORE.live_result(before.recipe) is before
+
+
+def test_only_the_latest_picture_of_a_session_goes_on():
+    latest = Latest()
+    first, other = latest.begin("one"), latest.begin("two")
+    first()
+    second = latest.begin("one")
+    with pytest.raises(Cancelled):
+        first()
+    second()
+    other()
+    latest.begin(None)()
