@@ -13,7 +13,7 @@ from merging.recipe import EvaluationSettings, FisherSettings, Recipe
 
 LIMIT_BYTES = 4 * 1024**3
 # What the evaluation of a merge may take while its slider moves; what takes longer is looked at on fewer rows first.
-PREVIEW_S = 0.1
+PREVIEW_S = 0.06
 FEWEST_ROWS = 32
 
 
@@ -107,8 +107,8 @@ def live_result(recipe: Recipe) -> Result | None:
 
 
 def _rows_in_time(last: Result) -> int | None:
-    """How many rows of each task are evaluated in time, by what all of them took; None where all of them are."""
+    """How many rows of each task are evaluated in time, by what all of them took; None where that is the half or more."""
     taken_s = last.timings["evaluate"]
     rows = [score.n for score in last.scores[last.recipe.rule].values()]
     fitting = int(max(rows) * PREVIEW_S / max(taken_s, 1e-9))
-    return None if fitting >= max(rows) else max(FEWEST_ROWS, fitting)
+    return None if fitting >= max(rows) / 2 else max(FEWEST_ROWS, fitting)

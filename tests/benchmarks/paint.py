@@ -25,22 +25,17 @@ from tests.ui.looking import chart_bars, open_page, open_tab, press, settle
 from tests.ui.server import serving
 
 MOVES = 24
-# From the key to the frame that shows other bars. Nothing looks meanwhile: on two cores, looking takes time from the server.
+# From the key to the frame after Plotly drew. Nothing looks meanwhile: on two cores, looking takes time from the server.
 TIMED = """weight => new Promise(done => {
-    const chart = document.querySelector('#score-chart');
-    const bars = () => [...chart.querySelectorAll('.bars .point > path:first-child')]
-        .map(path => path.getAttribute('d')).join();
+    const drawing = document.querySelector('#score-chart .js-plotly-plot');
     const slider = document.querySelector('input[type=range][aria-label*="λ"]');
-    const before = bars();
-    const end = taken => { watching.disconnect(); clearTimeout(limit); done(taken); };
-    const watching = new MutationObserver(() => {
-        const now = bars();
-        if (now && now !== before) requestAnimationFrame(() => setTimeout(() => end(performance.now() - started)));
-    });
-    watching.observe(chart, { subtree: true, childList: true, attributes: true });
-    const limit = setTimeout(() => end(-1), 20000);
+    const limit = setTimeout(() => done(-1), 20000);
     slider.value = String(weight);
     const started = performance.now();
+    drawing.once('plotly_afterplot', () => requestAnimationFrame(() => setTimeout(() => {
+        clearTimeout(limit);
+        done(performance.now() - started);
+    })));
     slider.dispatchEvent(new Event('input', { bubbles: true }));
 })"""
 
@@ -75,7 +70,8 @@ def _moves(browser: Browser, url: str, recipe: Recipe, searching: bool) -> list[
     taken = []
     for number in range(MOVES):
         taken.append(page.evaluate(TIMED, 0.1 + 0.8 * ((number * 7) % MOVES) / MOVES))
-        page.wait_for_timeout(500)
+        page.wait_for_timeout(700)
+        settle(page)
     assert min(taken) > 0, "a move drew nothing"
     page.close()
     return taken

@@ -60,10 +60,10 @@ def test_the_sample_grows_with_what_fits(four_result):
     store.put(four_result.recipe, four_result.prepared, took(four_result, 30.0))
     first = store.preview(moved)
     rows = max(score.n for score in four_result.scores["fisher"].values())
-    store._results = dict.fromkeys(store._results, took(four_result, 0.15))
+    store._results = dict.fromkeys(store._results, took(four_result, 0.2))
     second = store.preview(moved)
     assert first.recipe.evaluation.examples == FEWEST_ROWS
-    assert second.recipe.evaluation.examples == int(rows * 0.1 / 0.15)
+    assert second.recipe.evaluation.examples == int(rows * 0.06 / 0.2)
 
 
 def test_the_page_says_that_it_is_a_preview_and_then_shows_what_all_rows_give(slow):
