@@ -3,24 +3,26 @@ PYTHON ?= python3
 VENV   ?= .venv
 PORT   ?= $(or $(GRADIO_SERVER_PORT),7860)
 ARGS   ?=
+JOBS   ?= 2
+SPACE  ?= build/space
 
 IN      := $(VENV:/=)
 RUN     := $(IN)/bin/python
 LOCK    := tests/constraints.txt
 MARK    := $(IN).installing
 RECENT  := import sys; sys.exit(sys.version_info < (3, 11))
-.PHONY: help app test lint format bench clean
+.PHONY: help app test lint format audit bench space clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
-	@echo "  Variables: PYTHON=$(PYTHON) VENV=$(VENV) PORT=$(PORT) ARGS=(more words for pytest)"
+	@echo "  Variables: PYTHON=$(PYTHON) VENV=$(VENV) PORT=$(PORT) SPACE=$(SPACE) JOBS=$(JOBS) ARGS=(more words for pytest)"
 
 app: $(IN)/.app-installed $(IN)/.first-merge ## run the studio at http://127.0.0.1:PORT
 	GRADIO_SERVER_PORT=$(PORT) $(RUN) app.py
 
 test: $(IN)/.tests-installed ## run every test; ARGS="-k fisher" chooses some
 	$(RUN) -m tests.browser
-	$(RUN) -m pytest tests --ignore=tests/benchmarks $(ARGS)
+	OMP_NUM_THREADS=$(or $(OMP_NUM_THREADS),1) $(RUN) -m pytest tests --ignore=tests/benchmarks -n $(JOBS) --dist loadfile $(ARGS)
 
 lint: $(IN)/.tests-installed ## check style and format
 	$(RUN) -m ruff check .
@@ -30,15 +32,21 @@ format: $(IN)/.tests-installed ## mend style and format
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
 
+audit: $(IN)/.tests-installed ## look up what the app installs among known vulnerabilities
+	$(RUN) -m tools.audit
+
 bench: $(IN)/.tests-installed ## run the benchmarks one by one, each in its own process
 	@for file in tests/benchmarks/[a-z]*.py; do \
 	  [ -e "$$file" ] || { echo "No benchmarks in tests/benchmarks."; break; }; \
 	  echo "== $$file"; PYTHONPATH=. $(RUN) "$$file" || exit 1; \
 	done
 
-clean: ## remove VENV and the tools' caches
+space: ## build the folder that is pushed as a Hugging Face Space; SPACE=DIR names another
+	@$(PYTHON) -m tools.space "$(SPACE)"
+
+clean: ## remove VENV, the tools' caches and build/space
 	[ ! -e $(IN)/pyvenv.cfg ] || rm -rf $(IN)
-	rm -rf $(MARK) .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(MARK) .pytest_cache .ruff_cache .hypothesis build/space
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(IN)/.app-installed: requirements.txt $(LOCK)

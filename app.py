@@ -1,7 +1,14 @@
 """The studio's page: places the panels, wires them, launches."""
 
+import argparse
 import os
+import sys
 
+if "--hosted" in sys.argv[1:]:
+    os.environ["FISHER_STUDIO_HOSTED"] = "1"
+if os.environ.get("SPACE_ID") or os.environ.get("FISHER_STUDIO_HOSTED"):
+    # Strangers do not read the Hub in the name of whoever runs the server; read when the Hub's client is imported.
+    os.environ["HF_HUB_DISABLE_IMPLICIT_TOKEN"] = "1"
 # Threads that wait for work must not spin: beside other work on few cores that is many times slower.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
@@ -11,22 +18,26 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 import gradio as gr
 
-from components import events, explore_events, inspect_events, learn_events
+from components import events, explore_events, health, inspect_events, learn_events, logs
 from components.explore import create_explore
 from components.export_panel import create_export_panel
 from components.inspect import create_inspect
 from components.job_panel import begin, create_job_panel, first_recipe
+from components.journal import JOURNAL
 from components.learn import create_learn
 from components.merge_history import create_merge_history
 from components.merge_settings import create_merge_settings
+from components.modes import UPLOAD_LIMITS, is_hosted
 from components.parts import Parts
-from components.pool_picker import DEFAULT_POOL, create_pool_picker, is_hosted, preset_models
+from components.pool_picker import DEFAULT_POOL, create_pool_picker, preset_models
 from components.push_panel import create_push_panel
 from components.score_charts import DESKTOP_PX, create_score_charts
 from components.style import CSS, FORMULA, PAGE_JS
 from components.theme import theme
 from components.tour import head_html
+from components.visit_folders import FOLDERS
 from components.weight_sliders import create_weight_sliders, slider_names
+from merging.cache import cache_folder
 from merging.pools import open_pool
 
 
@@ -69,6 +80,18 @@ def build_app() -> gr.Blocks:
 
 def main() -> None:
     """Serves the page on this machine, and starts the first merge before anyone opens it."""
+    parser = argparse.ArgumentParser(description="Serves Fisher Merge Studio at GRADIO_SERVER_NAME:GRADIO_SERVER_PORT.")
+    parser.add_argument(
+        "--hosted",
+        action="store_true",
+        help="for strangers: embedded models and ids of the Hub within limits, no folders; so is every Space",
+    )
+    parser.parse_args()
+    logs.begin()
+    logs.event("started", **health.told_once(), jobs_lost=JOURNAL.open(cache_folder()))
+    FOLDERS.begin()
+    if is_hosted():
+        os.environ["FISHER_UPLOADS_DIR"] = str(FOLDERS.server)
     begin(first_recipe())
     page = build_app()
     page.queue(max_size=64)
@@ -80,10 +103,10 @@ def main() -> None:
         run_history=False,
         footer_links=["api"],
         allowed_paths=[],
-        # Recipes are small; on one's own machine data are uploaded, too.
-        max_file_size="5mb" if is_hosted() else "2gb",
+        max_file_size=UPLOAD_LIMITS.upload_bytes if is_hosted() else "2gb",
         state_session_capacity=200,
         ssr_mode=False,
+        app_kwargs={"routes": health.routes()},
     )
 
 

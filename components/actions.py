@@ -1,6 +1,7 @@
 """What the page's events do: parse the form, call `merging`, hand back what the widgets show."""
 
 import time
+from html import escape
 
 import gradio as gr
 
@@ -11,12 +12,15 @@ from components.export_panel import described
 from components.figures import NARROW_PX
 from components.form import ROWS, Form, recipe_of
 from components.jobs import REGISTRY
+from components.latest import session_hash
 from components.merge_history import listed
+from components.modes import is_hosted
 from components.opening import form_updates, is_embedded, link_updates, pool_updates
-from components.pool_picker import chosen_pool, chosen_preset, is_hosted, model_choices, pool_choices
+from components.pool_picker import chosen_pool, chosen_preset, model_choices, pool_choices
 from components.score_charts import NOT_PREPARED, previewed, shown
 from components.store import STORE
 from components.tables import notice
+from components.visitors import VISITORS, visitor
 from components.visits import VISITS
 from components.weight_sliders import rows_for, set_to
 from merging.errors import MergingError, PoolError, RecipeError
@@ -37,11 +41,16 @@ def opened(width_px: float, query: str, visit: str, job_id: str, *values: object
     On a phone the sidebar, which would cover the picture, is closed. `query` goes on: its change opens what a link asks for.
     """
     form, watching = Form.of(*values), REGISTRY.get(job_id)
+    visit = VISITORS.welcome(session_hash(), visit)
     going_on = watching is not None and watching.active
     job = job_panel.watched(watching) if going_on else job_panel.ensured(*values)
     history = [(0.0, list(form.models), list(form.weights))]
-    seen = [gr.Sidebar(open=width_px >= NARROW_PX), width_px, query, history, *listed(visit)]
-    return [*seen, *job, *shown(width_px, *values)]
+    seen = [gr.Sidebar(open=width_px >= NARROW_PX), width_px, query, history, visit, *listed(visit)]
+    told, *picture = shown(width_px, *values)
+    if watching is not None and watching.state == "lost":
+        gr.Warning(escape(watching.message), duration=None)  # stays, where the next picture takes the notice away
+        told = notice(watching.message) + told
+    return [*seen, *job, told, *picture]
 
 
 def moved(history: list, width_px: float, *values: object) -> list[object]:
@@ -116,7 +125,10 @@ def best_weights(*values: object) -> list[object]:
     if prepared is None:
         return [gr.skip(), gr.skip(), notice(NOT_PREPARED), *[gr.skip()] * 3]
     job = REGISTRY.start(
-        f"search {recipe.to_yaml()}", lambda on_progress: search_weights(prepared, recipe, on_progress=on_progress)
+        f"search {recipe.to_yaml()}",
+        lambda on_progress: search_weights(prepared, recipe, on_progress=on_progress),
+        kind="search for the best λ",
+        visitor=visitor(),
     )
     return job_panel.watched(job)
 
@@ -124,7 +136,7 @@ def best_weights(*values: object) -> list[object]:
 def found_weights(job_id: str) -> list[object]:
     """Moves the sliders to what a finished search found: notice, sliders; other jobs move nothing."""
     job = REGISTRY.get(job_id)
-    if job is None or job.result is None:
+    if job is None or not hasattr(job.result, "weights"):
         return [gr.skip()] * (1 + ROWS)
     return ["", *set_to(job.result.weights)]
 

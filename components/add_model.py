@@ -7,12 +7,19 @@ from pathlib import Path
 
 import gradio as gr
 
-from components.form import ROWS, model_choices, model_name, model_value, require_own_machine
+from components import logs
+from components.form import ROWS, model_choices, model_name, model_value
+from components.modes import UPLOAD_LIMITS, is_hosted, require_own_machine, require_public, require_public_task
 from components.tables import notice
+from components.visit_folders import FOLDERS
+from components.visitors import visitor
 from components.weight_sliders import rows_for
 from merging.errors import MergingError, RecipeError
 from merging.pools import open_pool
+from merging.references import is_folder
 from merging.sources import FORMATS
+from merging.upload_references import UPLOAD, upload_reference
+from merging.uploads import receive_upload
 
 # The entry of the list of pools that holds nothing yet.
 OWN = "own models"
@@ -54,15 +61,15 @@ class AddModel:
         return [self.checkpoint, self.found_task, self.inputs, self.label, self.alignment]
 
 
-def create_add_model(*, visible: bool) -> AddModel:
-    """An accordion under the list of models."""
-    with gr.Accordion("Add a model of your own", open=False, visible=visible) as panel:
+def create_add_model() -> AddModel:
+    """An accordion under the list of models; a hosted page takes ids alone."""
+    own = not is_hosted()
+    folder, file = (", or a folder", ", a folder, a file") if own else ("", "")
+    with gr.Accordion("Add a model of your own", open=False) as panel:
         checkpoint = gr.Textbox(
-            label="Checkpoint", placeholder="org/name, org/name@revision, or a folder", max_lines=1, lines=1
+            label="Checkpoint", placeholder=f"org/name, org/name@revision{folder}", max_lines=1, lines=1
         )
-        task = gr.Textbox(
-            label="Its dataset", placeholder="org/dataset, a folder, a file, or zoo:POOL/NAME", max_lines=1, lines=1
-        )
+        task = gr.Textbox(label="Its dataset", placeholder=f"org/dataset{file}, or zoo:POOL/NAME", max_lines=1, lines=1)
         config = gr.Textbox(label="Configuration of the dataset", placeholder="for example rte", max_lines=1, lines=1)
         with gr.Row():
             upload = gr.UploadButton("Upload data", file_types=UPLOADS, size="sm", min_width=110)
@@ -79,7 +86,7 @@ def create_add_model(*, visible: bool) -> AddModel:
             lines=1,
         )
         with gr.Row():
-            suggest = gr.Button("Suggest order", size="sm", min_width=110)
+            suggest = gr.Button("Suggest order", size="sm", min_width=110, visible=own)
             add = gr.Button("Add", variant="primary", size="sm", min_width=80)
     return AddModel(
         panel, checkpoint, task, config, upload, look, summary, inputs, label, alignment, suggest, add, gr.State(None)
@@ -87,8 +94,14 @@ def create_add_model(*, visible: bool) -> AddModel:
 
 
 def uploaded(path: str) -> str:
-    """Where an uploaded file lies, as the dataset to look at."""
-    return str(path)
+    """An uploaded file as the dataset to look at: its path, or on a hosted page its name in the visit's own folder."""
+    if not is_hosted():
+        return str(path)
+    try:
+        return upload_reference(receive_upload(Path(path), FOLDERS.of(visitor()), limits=UPLOAD_LIMITS))
+    except (MergingError, OSError) as problem:
+        gr.Warning(logs.redacted(str(problem)))
+        return ""
 
 
 def looked(checkpoint: str, task: str, config: str) -> list[object]:
@@ -96,8 +109,7 @@ def looked(checkpoint: str, task: str, config: str) -> list[object]:
     from merging.summaries import describe_task
 
     try:
-        require_own_machine()
-        summary = describe_task(_reference(task, config))
+        summary = describe_task(_allowed(_reference(task, config)))
     except MergingError as problem:
         return [notice(str(problem), "error"), gr.update(**NO_COLUMNS), gr.update(**NO_COLUMNS), "", None]
     columns = [name for name, _ in summary.columns]
@@ -142,10 +154,9 @@ def added(
 ) -> list[object]:
     """One model more: notice, models, sliders."""
     try:
-        require_own_machine()
         if len(models or ()) >= ROWS:
             raise RecipeError(f"Too many models: expected at most {ROWS}. Take one out first.")
-        value = model_value(_name(checkpoint), _corrected(found, inputs, label, order))
+        value = model_value(_name(checkpoint), _allowed(_corrected(found, inputs, label, order)))
         known = [] if pool == OWN else model_choices(open_pool(pool))
     except MergingError as problem:
         return [notice(str(problem), "error"), gr.skip(), *[gr.skip()] * ROWS]
@@ -161,10 +172,19 @@ def _reference(task: str, config: str) -> Reference:
     task, config = (task or "").strip(), (config or "").strip()
     if not task:
         raise RecipeError("There is no dataset: expected an id, a folder or a file, got nothing. Name the dataset.")
-    is_id = task.count("/") <= 1 and not task.startswith((".", "/", "~", "zoo:")) and not Path(task).exists()
+    if is_hosted() and not task.startswith(("zoo:", UPLOAD)):
+        return {"dataset": task, **({"config": config} if config else {})}
+    is_id = task.count("/") <= 1 and not task.startswith((".", "/", "~", "zoo:", UPLOAD)) and not Path(task).exists()
     if is_id and not Path(task).suffix:
         return {"dataset": task, **({"config": config} if config else {})}
     return task
+
+
+def _allowed(reference: Reference) -> Reference:
+    """The reference itself. Raises: RecipeError where a hosted page does not open it."""
+    if is_hosted():
+        require_public_task(reference)
+    return reference
 
 
 def _corrected(found: Found | None, inputs: Sequence[str], label: str, order: str) -> Reference:
@@ -182,7 +202,7 @@ def _corrected(found: Found | None, inputs: Sequence[str], label: str, order: st
     if not changes and not isinstance(reference, Mapping):
         return reference
     if not isinstance(reference, Mapping):
-        reference = {"folder" if Path(str(reference)).is_dir() else "file": reference}
+        reference = {"folder" if is_folder(str(reference)) else "file": reference}
     if "text" in changes and "image" in reference:
         changes["image"] = changes.pop("text")
     return {**reference, **changes}
@@ -203,7 +223,7 @@ def _fit(checkpoint: str, reference: Reference) -> list[str]:
     from merging.summaries import fit_task
     from merging.tasks import open_task
 
-    if not (checkpoint or "").strip() or is_on_hub(checkpoint.strip()) or isinstance(reference, Mapping):
+    if is_hosted() or not (checkpoint or "").strip() or is_on_hub(checkpoint.strip()) or isinstance(reference, Mapping):
         return []
     try:
         return list(fit_task(open_task(reference), "fisher", _opened(checkpoint), examples=200).notes)
@@ -221,4 +241,6 @@ def _name(checkpoint: str) -> str:
     checkpoint = (checkpoint or "").strip()
     if not checkpoint:
         raise RecipeError("There is no checkpoint: expected an id or a folder, got nothing. Name the checkpoint.")
+    if is_hosted():
+        require_public(checkpoint)
     return checkpoint

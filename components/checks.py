@@ -2,8 +2,9 @@
 
 from html import escape
 
+from components import logs
 from components.form import Form, recipe_of
-from components.pool_picker import is_hosted
+from components.modes import is_hosted, limits
 from merging.errors import MergingError
 from merging.preflight import NOTE, OK, PROBLEM, Check, Report, preflight
 from merging.refusals import HubUnreachable
@@ -21,7 +22,7 @@ def checked(*values: object) -> str:
         recipe = recipe_of(form, hosted=is_hosted())
     except MergingError:
         return ""
-    return report_html(without_repeats(preflight(recipe)))
+    return report_html(without_repeats(preflight(recipe, limits=limits())))
 
 
 def without_repeats(report: Report) -> Report:
@@ -47,7 +48,7 @@ def report_html(report: Report) -> str:
     order = {PROBLEM: 0, NOTE: 1, OK: 2}
     lines = "".join(
         f'<li class="{check.level}"><span aria-hidden="true">{MARKS[check.level]}</span> <b>{escape(check.name)}</b> '
-        f"{escape(check.text)}</li>"
+        f"{escape(logs.redacted(check.text) if is_hosted() else check.text)}</li>"
         for check in sorted(report.checks, key=lambda check: order[check.level])
     )
     return (

@@ -143,7 +143,7 @@ def _wire_job(parts: Parts, history: gr.State) -> None:
         actions.opened,
         [parts.width_px, parts.query, parts.kept.visit, job.job_id, *parts.form()],
         [
-            *[parts.sidebar, parts.width_px, parts.query, history, *parts.kept.outputs()],
+            *[parts.sidebar, parts.width_px, parts.query, history, parts.kept.visit, *parts.kept.outputs()],
             *[*job.outputs(), *picture["outputs"]],
         ],
         js=OPENED_JS,

@@ -12,10 +12,11 @@ from components.explore_trials import TRIED, reported, search_key
 from components.form import ROWS, Form, recipe_of
 from components.frames import empty, framed
 from components.jobs import REGISTRY, Job
-from components.pool_picker import is_hosted
+from components.modes import is_hosted
 from components.score_charts import DESKTOP_PX, ESTIMATING, NOT_PREPARED, NOTHING
 from components.store import STORE, preparation_key
 from components.tables import notice
+from components.visitors import visitor
 from components.weight_sliders import set_to
 from merging.errors import MergingError, RecipeError
 from merging.merge import normalised_weights
@@ -93,7 +94,7 @@ def best_used(objective: str, *values: object) -> list[object]:
 
 def odds_moved(odds: float, models: list[str]) -> list[object]:
     """The log-odds of the first of two models: text, sliders."""
-    if len(models or ()) != 2 or not isinstance(odds, int | float) or not math.isfinite(odds):
+    if len(models or ()) != 2 or not isinstance(odds, int | float) or not abs(odds) < math.inf:
         return [gr.skip()] * (1 + ROWS)
     first = 1 / (1 + math.exp(-max(-50.0, min(50.0, odds))))
     return [odds_html(models, [first, 1 - first]), *set_to([first, 1 - first])]
@@ -148,7 +149,7 @@ def _begin(recipe: Recipe, prepared: Prepared, objective: str, budget: int) -> J
         return found
 
     key = "\n".join([search_key(recipe), f"{objective} {budget}"])
-    return REGISTRY.start(key, work, lane="search")
+    return REGISTRY.start(key, work, kind="search of λ", lane="search", visitor=visitor())
 
 
 def _is_of(job: Job | None, recipe: Recipe) -> bool:
@@ -184,6 +185,8 @@ def _shown(
     says = search_progress(job if own else None) or ("" if tried else notice(PRESS.format(label)))
     if active and not own:
         says = notice(ELSEWHERE + job.text)
+    if job is not None and job.state == "lost":
+        says = notice(job.message)
     message, kind = (job.message, "error") if own and job.state == "failed" else ("", "")
     tasks = [(f"task: {task}", f"{TASK}{task}") for task in explored.tasks]
     around = [

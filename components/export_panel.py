@@ -1,18 +1,18 @@
 """The Export tab: the merged model, its recipe in and out, and the command that does the same."""
 
 import shutil
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 
 import gradio as gr
 
 from components.form import Form, recipe_of
 from components.links import link_query
-from components.pool_picker import is_hosted
+from components.modes import is_hosted
 from components.score_charts import NOT_PREPARED
 from components.store import live_result
 from components.tables import notice
+from components.visit_folders import FOLDERS
+from components.visitors import visitor
 from merging.errors import ExportError, MergingError
 from merging.export import export
 
@@ -87,8 +87,9 @@ def saved_recipe(*values: object) -> list[object]:
     """Writes the recipe as a file: notice, file."""
     try:
         text = recipe_of(Form.of(*values), hosted=is_hosted()).to_yaml()
-        path = Path(tempfile.mkdtemp(prefix="recipe-")) / "recipe.yaml"
-        path.write_text(text, encoding="utf-8")
+        with FOLDERS.new(visitor(), "recipe") as folder:
+            path = folder / "recipe.yaml"
+            path.write_text(text, encoding="utf-8")
     except MergingError as problem:
         return [notice(str(problem), "error"), gr.skip()]
     except OSError as problem:
@@ -97,14 +98,13 @@ def saved_recipe(*values: object) -> list[object]:
 
 
 def _zipped(result: object) -> str:
-    folder = Path(tempfile.mkdtemp(prefix="merged-"))
     try:
-        export(result, folder / "merged")
-        archive = shutil.make_archive(str(folder / "merged-model"), "zip", folder, "merged")
+        with FOLDERS.new(visitor(), "export") as folder:
+            export(result, folder / "merged")
+            archive = shutil.make_archive(str(folder / "merged-model"), "zip", folder, "merged")
+            shutil.rmtree(folder / "merged", ignore_errors=True)
     except OSError as problem:
-        shutil.rmtree(folder, ignore_errors=True)
         raise _full(problem) from problem
-    shutil.rmtree(folder / "merged", ignore_errors=True)
     return archive
 
 

@@ -2,15 +2,15 @@
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from merging.errors import RecipeError
+from components.modes import require_open_to_all
+from merging.documents import read_json
+from merging.errors import RecipeError, shown
 from merging.pools import Pool
 from merging.recipe import EvaluationSettings, FisherSettings, ModelEntry, Recipe
-from merging.references import short_name
+from merging.references import is_folder, short_name
 
 ROWS = 8
 # Between a checkpoint and a task that is not the checkpoint's own in its pool.
@@ -37,23 +37,10 @@ class Form:
 
     @staticmethod
     def of(*values: object) -> "Form":
-        """From the widgets' values: the named fields, then the sliders."""
+        """From the widgets' values: the named fields, then the sliders. Who calls a page by its API may send anything."""
         count = len(Form.__dataclass_fields__) - 1
-        return Form(*values[:count], weights=tuple(values[count : count + ROWS]))
-
-
-def is_hosted() -> bool:
-    """Whether strangers use this page: on a Space, folders of the server stay closed."""
-    return bool(os.environ.get("SPACE_ID"))
-
-
-def require_own_machine() -> None:
-    """Raises: RecipeError on a hosted page, whose hidden widgets can still be called by its API."""
-    if is_hosted():
-        raise RecipeError(
-            "This cannot be done here: expected a page on your own machine, got a hosted one, which opens no files of its "
-            "server and pushes nothing in its name. Run the studio yourself."
-        )
+        models, heads, tasks, *others = values[:count]
+        return Form(_texts(models), heads, _texts(tasks), *others, weights=tuple(values[count : count + ROWS]))
 
 
 def recipe_of(form: Form, *, hosted: bool) -> Recipe:
@@ -84,25 +71,14 @@ def recipe_of(form: Form, *, hosted: bool) -> Recipe:
         base=form.base or None,
     )
     if hosted:
-        require_embedded(recipe)
+        require_open_to_all(recipe)
     return recipe
-
-
-def require_embedded(recipe: Recipe) -> None:
-    """A hosted page opens no folders of its server. Raises: RecipeError."""
-    named = [entry.checkpoint for entry in recipe.models] + [entry.task for entry in recipe.models]
-    for reference in [*named, *recipe.evaluation.tasks, recipe.base or "zoo:"]:
-        if not str(reference).startswith("zoo:"):
-            raise RecipeError(
-                f'"{reference}" cannot be opened here: expected an embedded checkpoint or task (zoo:POOL/NAME). '
-                "Run the studio on your own machine to merge from folders."
-            )
 
 
 def needs_download(recipe: Recipe) -> bool:
     """Whether a checkpoint or a dataset of the recipe lies on the Hub: nothing that one does not ask for is downloaded."""
     named = [*[entry.checkpoint for entry in recipe.models], *([recipe.base] if recipe.base else [])]
-    if any(not name.startswith("zoo:") and not Path(name).expanduser().is_dir() for name in named):
+    if any(not name.startswith("zoo:") and not is_folder(name) for name in named):
         return True
     tasks = [*[entry.task for entry in recipe.models], *recipe.evaluation.tasks]
     return any(isinstance(task, Mapping) and "dataset" in task for task in tasks)
@@ -123,7 +99,7 @@ def task_of(value: str) -> str | Mapping[str, object]:
     if not value.startswith("{"):
         return value
     try:
-        return json.loads(value)
+        return read_json(value)
     except ValueError as problem:
         raise RecipeError(
             f"The task cannot be read: expected its fields as JSON, got {value!r:.80} ({problem}). Pick it again."
@@ -140,15 +116,21 @@ def model_name(value: str) -> str:
     return short_name(value.partition(WITH_TASK)[0])
 
 
+def _texts(values: object) -> list[str]:
+    return [one if isinstance(one, str) else shown(one) for one in values] if isinstance(values, list | tuple) else []
+
+
 def _number(what: str, value: object) -> float:
     try:
         return float(value)
-    except (TypeError, ValueError):
-        raise RecipeError(f"The {what} cannot be used: expected a number, got {value!r}. Enter a number.") from None
+    except (TypeError, ValueError, OverflowError):
+        raise RecipeError(
+            f"The {what} cannot be used: expected a number, got {shown(value)}. Enter a number."
+        ) from None
 
 
 def _whole(what: str, value: object) -> int:
     number = _number(what, value)
     if not math.isfinite(number) or number != int(number):
-        raise RecipeError(f"The {what} cannot be used: expected a whole number, got {value!r}. Enter one.")
+        raise RecipeError(f"The {what} cannot be used: expected a whole number, got {shown(value)}. Enter one.")
     return int(number)

@@ -11,6 +11,7 @@ from components.inspect_results import FOUND, chosen_of, computed, prepared_of, 
 from components.jobs import REGISTRY, Job
 from components.learn_jobs import job_and_frame, job_state
 from components.score_charts import DESKTOP_PX, NOT_PREPARED
+from components.visitors import visitor
 from merging.diagnostics.distances import is_at_hand
 from merging.diagnostics.matrix import task_matrix
 from merging.diagnostics.planes import BASE, loss_plane
@@ -93,7 +94,8 @@ def _job(section: str, prepared: Prepared, recipe: Recipe, view: View, width_px:
             return computed(prepared, key, lambda: task_matrix(prepared, recipe, on_progress=on_progress))
         return computed(prepared, key, lambda: loss_plane(prepared, recipe, corners, on_progress=on_progress))
 
-    job = REGISTRY.start(repr((id(prepared), key)), work, lane="device" if section == MATRIX else "search")
+    kind, lane = ("table of all models", "device") if section == MATRIX else ("loss plane", "search")
+    job = REGISTRY.start(repr((id(prepared), key)), work, kind=kind, lane=lane, visitor=visitor())
     job.ended.wait(0.05)
     return [*job_state(job), *(_job_frame(section, job.result, width_px) if job.result else empty(""))]
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from components.form import Form, recipe_of
 from components.frames import framed
 from components.inspect import FRAMES
+from components.modes import is_hosted
 from components.picture import Picture
-from components.pool_picker import is_hosted
 from components.store import STORE
 from merging.prepared import Prepared
 from merging.recipe import Recipe

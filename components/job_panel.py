@@ -1,6 +1,6 @@
 """Estimating: the buttons, the progress with its ETA, and the way to stop."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -8,17 +8,27 @@ import gradio as gr
 
 from components.first_picture import keep
 from components.form import Form, needs_download, recipe_of
-from components.jobs import REGISTRY, Job
-from components.pool_picker import DEFAULT_POOL, is_hosted
+from components.jobs import ESTIMATE, REGISTRY, Job
+from components.modes import is_hosted, limits
+from components.pool_picker import DEFAULT_POOL
 from components.store import STORE, preparation_key
 from components.tables import notice
+from components.visitors import visitor
 from merging.errors import MergingError
-from merging.pipeline import evaluate, prepare
+from merging.pipeline import evaluate, prepare, timed
 from merging.pools import open_pool
 from merging.recipe import Recipe, preset_recipe
 
 POLL_S = 0.4
+EVALUATING = "evaluating the single models and the ensemble"
 ON_THE_HUB = "This choice lies on the Hugging Face Hub: “Estimate Fisher” downloads it; the check says what that takes."
+
+
+@dataclass(frozen=True)
+class Estimated:
+    """What a job that prepared a recipe tells: seconds by phase. What it made lies in the store, which is bounded."""
+
+    timings: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -57,15 +67,17 @@ def first_recipe() -> Recipe:
 def begin(recipe: Recipe) -> Job:
     """Prepares a recipe in the background, or joins whoever is preparing the same one."""
 
-    def work(on_progress: Callable[[float, str], None]) -> None:
-        prepared = prepare(recipe, on_progress)
-        on_progress(1.0, "evaluating the single models and the ensemble")
-        result = evaluate(prepared, recipe)
+    def work(on_progress: Callable[[float, str], None]) -> Estimated:
+        prepared = prepare(recipe, on_progress, limits=limits())
+        with timed(prepared.timings, "compare"):  # before others can wait for it
+            prepared.fixed_predictions(recipe.evaluation.split, lambda: on_progress(1.0, EVALUATING))
+        result = evaluate(prepared, recipe, between=lambda: on_progress(1.0, "evaluating the merge"))
         STORE.put(recipe, prepared, result)
         if recipe == first_recipe():
             keep(result)
+        return Estimated(result.timings)
 
-    return REGISTRY.start(preparation_key(recipe), work)
+    return REGISTRY.start(preparation_key(recipe), work, kind=ESTIMATE, visitor=visitor())
 
 
 def started(*values: object) -> list[object]:
@@ -120,10 +132,12 @@ def progress_html(job: Job, *, name: str = "Estimation", stopped: str = "") -> s
     """Phase, per cent and time to go; or how it ended: `stopped` says what a job that was stopped leaves behind."""
     if job.state == "failed":
         return notice(job.message, "error")
-    if job.state == "stopped":
-        return notice(stopped or job.message)
+    if job.state in ("stopped", "lost"):
+        return notice(job.message if job.left or job.state == "lost" else stopped or job.message)
     if job.state == "done":
-        return f'<div role="status">{escape(job.message or "Ready.")} Took {job.ended_s - job.started_s:.1f} s.</div>'
+        return f'<div role="status">{escape(job.message or "Ready.")} {job.took()}</div>'
+    if job.state == "waiting":
+        return f'<div role="status">waiting, place {job.place[0]} of {job.place[1]}</div>'
     remaining = job.remaining_s()
     eta = "" if remaining is None else f", about {max(1, round(remaining))} s to go"
     text = "stopping" if job.asked_to_stop.is_set() else job.text

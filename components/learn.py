@@ -12,11 +12,12 @@ from components.jobs import REGISTRY, Job
 from components.learn_figures import cost_picture, formula_html, gaussians_picture, quality_picture
 from components.learn_jobs import LearnJob, create_learn_job, job_and_frame, job_state
 from components.learn_lessons import LessonPanel, create_lessons
+from components.modes import is_hosted
 from components.picture import Picture
-from components.pool_picker import is_hosted
 from components.score_charts import DESKTOP_PX, NOT_PREPARED
 from components.store import STORE
 from components.tables import notice
+from components.visitors import visitor
 from merging.diagnostics.costs import measure_costs
 from merging.diagnostics.gaussians import Gaussian, optima
 from merging.diagnostics.quality import fisher_quality
@@ -148,7 +149,9 @@ def measured(what: str, width_px: float, *values: object) -> list[object]:
             _MEASURED.popitem(last=False)
         return result
 
-    return watched(what, REGISTRY.start(f"{what} {recipe.to_yaml()}", kept), width_px)
+    return watched(
+        what, REGISTRY.start(f"{what} {recipe.to_yaml()}", kept, kind="measurement", visitor=visitor()), width_px
+    )
 
 
 def opened(what: str, width_px: float, *values: object) -> list[object]:

@@ -1,5 +1,6 @@
 """What the lessons compute: their merges, the numbers in their texts, and whether an answer is right."""
 
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -8,6 +9,7 @@ import numpy
 from components.jobs import REGISTRY, Job
 from components.lessons import ENSEMBLING, LESSONS, ROBUST, Lesson
 from components.store import STORE
+from components.visitors import visitor
 from merging.diagnostics.uses import GrowingMerge, ShareCurves, growing_merge, mean_of, share_curves
 from merging.metrics import paired_test
 from merging.pipeline import prepare
@@ -16,6 +18,7 @@ from merging.recipe import preset_recipe
 
 POOL = "digits"
 HALF_POINT, POINT = 0.005, 0.01
+KEPT_JOBS = 500
 NAMES = {
     "single": "one of the five models",
     "alone": "your model as it is",
@@ -25,7 +28,7 @@ NAMES = {
 }
 Numbers = GrowingMerge | ShareCurves
 _KEPT: dict[str, Numbers] = {}
-_JOBS: dict[str, Job] = {}
+_JOBS: OrderedDict[tuple[str, str | None], Job] = OrderedDict()
 
 
 @dataclass(frozen=True)
@@ -48,13 +51,16 @@ def begin_lesson(key: str) -> Job:
     def work(on_progress: Callable[[float, str], None]) -> None:
         _KEPT[key] = compute(lesson, on_progress)
 
-    job = _JOBS[key] = REGISTRY.start(f"lesson {key}", work)
+    who = visitor()
+    job = _JOBS[key, who] = REGISTRY.start(f"lesson {key}", work, kind="lesson", visitor=who)
+    while len(_JOBS) > KEPT_JOBS:
+        _JOBS.popitem(last=False)
     return job
 
 
 def last_job(key: str) -> Job | None:
-    """The lesson's job that was begun last, also when it has ended; None before."""
-    return _JOBS.get(key)
+    """This visitor's job of the lesson that was begun last, also when it has ended; None before."""
+    return _JOBS.get((key, visitor()))
 
 
 def compute(lesson: Lesson, on_progress: Callable[[float, str], None]) -> Numbers:

@@ -7,8 +7,8 @@ import gradio as gr
 from components.figures import compared_figure
 from components.form import Form, recipe_of
 from components.frames import Frame, create_frame, empty, framed
+from components.modes import is_hosted
 from components.picture import Picture
-from components.pool_picker import is_hosted
 from components.store import live_result
 from components.visits import LONGEST_NAME, VISITS, Merge
 from merging.errors import MergingError

@@ -5,9 +5,10 @@ from html import escape
 import gradio as gr
 
 from components.add_model import OWN
-from components.form import ROWS, model_choices, model_name, model_value, require_embedded, task_of, task_value
+from components.form import ROWS, model_choices, model_name, model_value, task_of, task_value
 from components.links import read_link
-from components.pool_picker import EXAMPLES, is_hosted, preset_choices
+from components.modes import is_hosted, require_open_to_all
+from components.pool_picker import EXAMPLES, preset_choices
 from components.weight_sliders import rows_for, set_to
 from merging.devices import resolve_device
 from merging.errors import RecipeError
@@ -25,7 +26,7 @@ def form_updates(recipe: Recipe, known_models: list[tuple[str, str]]) -> list[ob
     Raises: RecipeError for a recipe that the page cannot show; DeviceError.
     """
     if is_hosted():
-        require_embedded(recipe)
+        require_open_to_all(recipe)
     _require_shown(recipe)
     models = [model_value(entry.checkpoint, entry.task) for entry in recipe.models]
     labels = {value: label for label, value in known_models}
@@ -57,7 +58,7 @@ def pool_updates(recipe: Recipe) -> tuple[list[object], list[tuple[str, str]]]:
     """What a recipe changes above its models: pool, preset and description; and the models that the list then offers."""
     pools = {entry.checkpoint.partition("/")[0] for entry in recipe.models}
     if len(pools) > 1 or not pools <= {f"zoo:{name}" for name in zoo_names()}:
-        return [gr.skip() if is_hosted() else OWN, gr.update(choices=[], value=None), ""], []
+        return [OWN, gr.update(choices=[], value=None), ""], []
     name = pools.pop().removeprefix("zoo:")
     pool = open_pool(name)
     entries = {entry.checkpoint for entry in recipe.models}
@@ -85,11 +86,9 @@ def link_updates(query: str) -> tuple[list[object] | None, object, str]:
 
 def is_embedded(recipe: Recipe) -> bool:
     """Whether a recipe names nothing but what is embedded: such a one may begin its work unasked."""
-    try:
-        require_embedded(recipe)
-    except RecipeError:
-        return False
-    return True
+    named = [*[entry.checkpoint for entry in recipe.models], *[entry.task for entry in recipe.models]]
+    named += [*recipe.evaluation.tasks, recipe.base or "zoo:"]
+    return all(str(reference).startswith("zoo:") for reference in named)
 
 
 def _task_name(value: str) -> str:

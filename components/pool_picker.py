@@ -7,7 +7,8 @@ from html import escape
 import gradio as gr
 
 from components.add_model import OWN, AddModel, create_add_model
-from components.form import ROWS, is_hosted, model_choices, task_value
+from components.form import ROWS, model_choices, task_value
+from components.modes import is_hosted
 from merging.devices import available_devices
 from merging.gradients import LABELS
 from merging.pools import Pool, hub_names, open_pool
@@ -51,7 +52,7 @@ def create_pool_picker(below_models: Callable[[], object]) -> tuple[PoolPicker, 
         pool_choices(),
         value=DEFAULT_POOL,
         label="Pool",
-        info=None if is_hosted() else "embedded, on the Hub, or a folder with a pool.yaml",
+        info="embedded, or on the Hub" if is_hosted() else "embedded, on the Hub, or a folder with a pool.yaml",
         allow_custom_value=not is_hosted(),
     )
     preset = gr.Dropdown(preset_choices(pool), value=first.name, label="Preset")
@@ -68,7 +69,7 @@ def create_pool_picker(below_models: Callable[[], object]) -> tuple[PoolPicker, 
     checks = gr.HTML(elem_id="checks")
     # The list's own event comes again whenever a widget appears; this one only with other models.
     changed = gr.Textbox("", visible=False)
-    own = create_add_model(visible=not is_hosted())
+    own = create_add_model()
     below = below_models()
     heads = gr.Radio(
         [("keep per task", "keep"), ("merge too", "merge")],
@@ -105,9 +106,9 @@ def create_pool_picker(below_models: Callable[[], object]) -> tuple[PoolPicker, 
 
 
 def pool_choices() -> list[tuple[str, str]]:
-    """What the list of pools shows and holds: the embedded ones; on one's own machine also those of the Hub, and none."""
+    """What the list of pools shows and holds: the embedded ones, those of the Hub, and none."""
     embedded = [(name, name) for name in zoo_names()]
-    return embedded if is_hosted() else [*embedded, *[(f"{name} (Hub)", name) for name in hub_names()], (OWN, OWN)]
+    return [*embedded, *[(f"{name} (Hub)", name) for name in hub_names()], (OWN, OWN)]
 
 
 def preset_choices(pool: Pool) -> list[tuple[str, str]]:

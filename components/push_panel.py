@@ -6,7 +6,8 @@ from pathlib import Path
 
 import gradio as gr
 
-from components.form import Form, is_hosted, recipe_of, require_own_machine
+from components.form import Form, recipe_of
+from components.modes import is_hosted, require_own_machine
 from components.score_charts import NOT_PREPARED
 from components.store import live_result
 from components.tables import notice

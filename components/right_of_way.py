@@ -9,21 +9,27 @@ from contextlib import contextmanager
 QUIET_S = 0.25
 # A hand that never rests slows long work down, but does not stop it.
 LONGEST_WAIT_S = 2.0
+# One hand rests now and then. Where many visitors' hands never do, all work goes on side by side.
+PATIENCE_S = 10.0
+CROWDED_WAIT_S = 0.02
 
 
 class RightOfWay:
     """What is live has it, and a moment longer; long work gives it, at every report of its progress."""
 
-    def __init__(self, quiet_s: float = QUIET_S) -> None:
+    def __init__(self, quiet_s: float = QUIET_S, patience_s: float = PATIENCE_S) -> None:
         self._changed = threading.Condition()
         self._live = 0
-        self._quiet_s = quiet_s
+        self._quiet_s, self._patience_s = quiet_s, patience_s
         self._free_s = 0.0
+        self._busy_since_s = 0.0
 
     @contextmanager
     def taken(self) -> Iterator[None]:
         """For the time of live work."""
         with self._changed:
+            if not self._live and (now := time.monotonic()) >= self._free_s:
+                self._busy_since_s = now
             self._live += 1
         try:
             yield
@@ -34,9 +40,12 @@ class RightOfWay:
                 self._changed.notify_all()
 
     def give(self, limit_s: float = LONGEST_WAIT_S) -> None:
-        """Waits until nothing is or was live a moment ago, at most `limit_s` seconds."""
-        end_s = time.monotonic() + limit_s
+        """Waits until nothing is or was live a moment ago, at most `limit_s` seconds; hardly, where that is never so."""
         with self._changed:
+            now = time.monotonic()
+            if (self._live or now < self._free_s) and now - self._busy_since_s > self._patience_s:
+                limit_s = min(limit_s, CROWDED_WAIT_S)
+            end_s = now + limit_s
             while (now := time.monotonic()) < end_s and (self._live or now < self._free_s):
                 self._changed.wait((end_s if self._live else min(end_s, self._free_s)) - now)
 

@@ -10,7 +10,7 @@ from components.first_picture import kept, picture_of
 from components.form import Form, recipe_of
 from components.jobs import REGISTRY
 from components.latest import LATEST, session_hash
-from components.pool_picker import is_hosted
+from components.modes import is_hosted
 from components.right_of_way import LIVE
 from components.store import STORE, preparation_key
 from components.tables import PREVIEW, notice, preview_sentence, weight_shares

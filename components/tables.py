@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from html import escape
 
+from components import logs
+from components.modes import is_hosted
 from components.picture import save_buttons
 from components.style import MODEL_COLOURS, TITLES
 from merging.pipeline import Result
@@ -143,5 +145,6 @@ def weight_shares(names: Sequence[str], weights: Sequence[float]) -> str:
 
 def notice(text: str, kind: str = "") -> str:
     """A message that stays on the page; `kind` is empty, `error` or `good`."""
+    text = logs.redacted(text) if is_hosted() else text
     role = "alert" if kind == "error" else "status"
     return f'<div class="studio-notice {kind}" role="{role}">{escape(text)}</div>' if text else ""

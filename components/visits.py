@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy
 
+from components.visitors import is_visit
 from merging.metrics import Score
 from merging.pipeline import Result
 from merging.recipe import Recipe
@@ -42,7 +43,7 @@ class Visits:
     def add(self, visit: str | None, result: Result, name: str = "") -> str:
         """Keeps a result; returns the visit's id, a new one where `visit` is not known."""
         with self._lock:
-            visit = visit if visit in self._merges else uuid.uuid4().hex
+            visit = visit if visit in self._merges or is_visit(visit) else uuid.uuid4().hex
             merges = self._merges.setdefault(visit, [])
             number = 1 + max([int(merge.name.split(" ")[1]) for merge in merges if _is_numbered(merge.name)], default=0)
             merges.append(_merge_of(result, _free(name.strip()[:LONGEST_NAME], merges) or f"merge {number}"))

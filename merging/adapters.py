@@ -2,13 +2,13 @@
 
 import hashlib
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from merging import hub
 from merging.cache import cache_folder
+from merging.cache_space import make_room, mark_used
 from merging.errors import CacheError, CheckpointError, quoted
 from merging.headers import (
     ADAPTER_CONFIG,
@@ -24,6 +24,7 @@ from merging.headers import (
     resolve_folder,
     weight_files,
 )
+from merging.leftovers import held_folder
 
 VERSION = 1  # raise it whenever merged adapters change
 PREFIX = "base_model.model."  # of the adapter's own tensors' names
@@ -44,6 +45,7 @@ def whole_folder(reference: str) -> Path:
     target = cache_folder() / "adapters" / _digest(folder, base_folder)
     if not (target / "config.json").is_file():
         _write(target, lambda temporary: _merge(folder, base_folder, settings, temporary, reference), reference)
+    mark_used(target)
     return target
 
 
@@ -164,13 +166,18 @@ def _merge(folder: Path, base: Path, settings: Mapping[str, object], target: Pat
 
 def _write(target: Path, write, reference: str) -> None:
     """Fills `target`, whole or not at all. Raises: CheckpointError if the adapter does not fit; CacheError."""
-    temporary = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=".merging-"))
-        write(temporary)
-        if not target.is_dir():
-            temporary.rename(target)
+        with held_folder(target.parent, ".merging-") as temporary:
+            whole = temporary / target.name
+            whole.mkdir()
+            write(whole)
+            try:
+                whole.rename(target)
+            except OSError:
+                if not target.is_dir():  # else another process was quicker
+                    raise
+        make_room(cache_folder(), keep=target)
     except OSError as problem:
         raise CacheError(
             f'The adapter "{reference}" cannot be merged into its base: expected a cache folder with free space, got '
@@ -182,9 +189,6 @@ def _write(target: Path, write, reference: str) -> None:
             f'The adapter "{reference}" does not fit its base: expected one that peft can merge into it, got '
             f'"{reason(problem)}". Check its base_model_name_or_path and peft_type.'
         ) from problem
-    finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _architecture(config: Mapping[str, object], settings: Mapping[str, object], reference: str) -> str:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from merging.checkpoints import Checkpoint, body_prefix
+from merging.claims import check_repeats
 from merging.errors import CheckpointError, quoted
 from merging.families import TOWER, body_class, body_config
 from merging.headers import Header, reason
@@ -51,6 +52,9 @@ def outline(header: Header | Checkpoint) -> nn.Module:
 
     architecture = body_class(header)
     kind = getattr(transformers, architecture)
+    check_repeats(
+        header.config, len(header.shapes if isinstance(header, Checkpoint) else header.tensors), header.reference
+    )
     try:
         config = kind.config_class.from_dict({**body_config(header)})
         with torch.device("meta"):

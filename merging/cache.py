@@ -4,13 +4,16 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from safetensors import SafetensorError
 
+from merging.cache_space import is_entry, make_room, mark_used
 from merging.errors import CacheError, FisherError
+from merging.leftovers import held_folder
 
 # Raise it whenever estimated numbers change; CHANGELOG lists it under Numerics.
 FISHER_VERSION = 2
@@ -56,11 +59,12 @@ def state_path(key: FisherKey) -> Path:
 
 
 def require_writable() -> None:
-    """Fails before costly work, not after it.
+    """Fails before costly work, not after it; and deletes what is over the limit, or left by killed processes.
 
-    Raises: CacheError if nothing can be written into the cache folder.
+    Raises: CacheError if nothing can be written into the cache folder, or if its limit is no size.
     """
     folder = cache_folder()
+    make_room(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".probe-") as probe:
@@ -70,37 +74,64 @@ def require_writable() -> None:
         raise _unwritable(folder, problem) from problem
 
 
+@contextmanager
+def estimating(key: FisherKey) -> Iterator[Path]:
+    """The file for the state of an unfinished estimate, which no other process deletes inside.
+
+    Raises: CacheError if nothing can be written into the cache folder.
+    """
+    folder = cache_folder()
+    with ExitStack() as holding:
+        with _reported(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            holding.enter_context(held_folder(folder, f".estimating-{key.digest()}-"))
+        yield state_path(key)
+
+
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Calls `write` with a temporary file beside `path` and renames it: `path` is whole or not there.
+    """Calls `write` with a temporary file and renames it: `path` is whole or not there.
+
+    A new entry makes others go, the least recently used first, where the cache grows over its limit.
 
     Raises: CacheError; the temporary file is gone and an earlier `path` is as it was.
     """
-    temporary = None
-    try:
+    with _reported(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".writing-", suffix=path.suffix)
-        os.close(descriptor)
-        temporary = Path(name)
-        write(temporary)
-        os.replace(temporary, path)
-    # safetensors reports a full disk as its own error, which is not an OSError.
-    except (OSError, SafetensorError) as problem:
-        raise _unwritable(path.parent, problem) from problem
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+        # A folder, since safetensors writes into another file beside the one it is told to write.
+        with held_folder(path.parent, ".writing-") as temporary:
+            write(temporary / path.name)
+            os.replace(temporary / path.name, path)
+    if is_entry(path):
+        make_room(path.parent, keep=path)
 
 
 def read_fisher(key: FisherKey, load: Callable[[Path], object]) -> object | None:
     """What `load` makes of the cached file; None where there is none, or where it is damaged (it is removed)."""
     path = entry_path(key)
-    if not path.is_file():
+    try:
+        before = path.stat()
+    except OSError:
         return None
+    mark_used(path)
     try:
         return load(path)
-    except FisherError:
-        path.unlink(missing_ok=True)
+    except FisherError as problem:
+        # One that cannot be read at the moment, or that another process deleted or wrote anew, is not damaged.
+        if not isinstance(problem.__cause__, OSError):
+            with suppress(OSError):
+                now = path.stat()
+                if (now.st_ino, now.st_size) == (before.st_ino, before.st_size):
+                    path.unlink()
         return None
+
+
+@contextmanager
+def _reported(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    # safetensors reports a full disk as its own error, which is not an OSError.
+    except (OSError, SafetensorError) as problem:
+        raise _unwritable(folder, problem) from problem
 
 
 def _unwritable(folder: Path, problem: Exception) -> CacheError:

@@ -7,6 +7,9 @@ not a `MergingError` (or `Cancelled`) is a bug.
 import difflib
 from collections.abc import Iterable
 
+# How much of a name or a value a message shows, in characters.
+LONGEST = 160
+
 
 class MergingError(Exception):
     """Something that the user can put right; the message says how."""
@@ -45,7 +48,7 @@ class ExportError(MergingError):
 
 
 class DeviceError(MergingError):
-    """A device that this machine does not have."""
+    """A device that this machine does not have, or whose memory does not suffice."""
 
 
 class Cancelled(Exception):
@@ -57,8 +60,16 @@ def quoted(names: Iterable[object], limit: int = 5) -> str:
     ordered = sorted(str(name) for name in names)
     if not ordered:
         return "nothing"
-    shown = ", ".join(f'"{name}"' for name in ordered[:limit])
-    return shown if len(ordered) <= limit else f"{shown} and {len(ordered) - limit} more"
+    named = ", ".join(f'"{name:.{LONGEST}}"' for name in ordered[:limit])
+    return named if len(ordered) <= limit else f"{named} and {len(ordered) - limit} more"
+
+
+def shown(value: object) -> str:
+    """A value as Python writes it, cut at `LONGEST`; what arrives may be anything."""
+    try:
+        return f"{value!r:.{LONGEST}}"
+    except (ValueError, RecursionError):  # whole numbers of thousands of digits; lists nested too deeply
+        return f"a value of type {type(value).__name__}"
 
 
 def nearest(name: object, choices: Iterable[str]) -> str:
@@ -74,5 +85,6 @@ def require_choice(what: str, value: object, choices: Iterable[str], *, error: t
     """
     choices = list(choices)
     if value not in choices:
-        raise error(f'Unknown {what}: expected one of {quoted(choices, 20)}, got "{value}". {nearest(value, choices)}')
+        text = value[:LONGEST] if isinstance(value, str) else shown(value)
+        raise error(f'Unknown {what}: expected one of {quoted(choices, 20)}, got "{text}". {nearest(text, choices)}')
     return str(value)

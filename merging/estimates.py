@@ -7,6 +7,7 @@ from torch import nn
 
 from merging import cache
 from merging.checkpoints import Checkpoint
+from merging.device_memory import DeviceMemory, cpu_copies
 from merging.errors import FisherError
 from merging.fisher import Fisher, diagonal_fisher
 from merging.gradients import resolve_labels
@@ -36,23 +37,44 @@ def fisher_of(
     settings: FisherSettings,
     device: str | torch.device,
     on_progress: OnProgress | None = None,
+    memory: DeviceMemory | None = None,
 ) -> Fisher:
     """The Fisher of `module`, the checkpoint as it is opened for its task: cached, else estimated and cached at once.
 
-    Raises: TaskError, FisherError, CacheError (before the estimation if the cache cannot be written).
+    Where the device's memory does not hold one example, it is the CPU's Fisher, under the CPU's name; `memory` tells it.
+
+    Raises: TaskError, FisherError, DeviceError, CacheError (before the estimation if the cache cannot be written).
     """
-    key = fisher_key(checkpoint, task, settings, str(device))
+
+    def on(place: str) -> Fisher:
+        own = module if place == str(device) else cpu_copies([module])[0]
+        return _fisher_on(place, checkpoint, task, own, settings=settings, on_progress=on_progress)
+
+    return (memory or DeviceMemory(str(device))).or_on_cpu(on, f'the estimate of the Fisher of "{checkpoint.name}"')
+
+
+def _fisher_on(
+    device: str,
+    checkpoint: Checkpoint,
+    task: Task,
+    module: nn.Module,
+    *,
+    settings: FisherSettings,
+    on_progress: OnProgress | None,
+) -> Fisher:
+    key = fisher_key(checkpoint, task, settings, device)
     fisher = cache.read_fisher(key, Fisher.load)
     parameters = dict(module.named_parameters())
     if fisher is None:
         cache.require_writable()
         rows = {"examples": key.examples, "seed": settings.seed, "by_length": True}
         batches = task.batches("fisher", checkpoint, batch_size=FISHER_BATCH, **rows)
-        state = cache.state_path(key)
-        fisher = diagonal_fisher(module, batches, key.labels, seed=settings.seed, on_progress=on_progress, state=state)
-        check_fisher(parameters, fisher, f'The Fisher of "{checkpoint.name}"')
-        cache.write_atomically(cache.entry_path(key), fisher.save)
-        state.unlink(missing_ok=True)
+        with cache.estimating(key) as state:
+            estimator = {"seed": settings.seed, "on_progress": on_progress, "state": state}
+            fisher = diagonal_fisher(module, batches, key.labels, **estimator)
+            check_fisher(parameters, fisher, f'The Fisher of "{checkpoint.name}"')
+            cache.write_atomically(cache.entry_path(key), fisher.save)
+            state.unlink(missing_ok=True)
         return fisher
     try:
         check_fisher(parameters, fisher, f'The cached Fisher of "{checkpoint.name}"')

@@ -1,15 +1,16 @@
 """What models predict on tasks."""
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from merging.device_memory import DeviceMemory, cpu_copies
 from merging.devices import fitting_threads
 
 Batches = Sequence[Mapping[str, Tensor]]
@@ -31,23 +32,52 @@ class Prediction:
 
 
 def predict(
-    models: Sequence[nn.Module], batches: Sequence[Batches], *, between: Callable[[], None] | None = None
+    models: Sequence[nn.Module],
+    batches: Sequence[Batches],
+    *,
+    between: Callable[[], None] | None = None,
+    memory: DeviceMemory | None = None,
 ) -> list[Prediction]:
     """What each model predicts on its batches: one `Prediction` per pair. `between` batches something may be called.
 
     Examples come in the order of `rows`, where batches have them, else as they come. Models that share one body
-    module and the same input tensors (the tasks of one dataset) share the body's forward pass, too.
+    module and the same input tensors (the tasks of one dataset) share the body's forward pass, too. Where memory runs
+    out, batches are halved, then the CPU takes over; `memory` remembers and tells it.
+
+    Raises: DeviceError if one example does not fit into the CPU's memory.
     """
+    memory = memory or DeviceMemory(_device_of(models[0]).type)
+
+    def on(device: str) -> list[Prediction]:
+        if device == memory.device:
+            return _predict(models, batches, between, partial(memory.in_parts, device=device))
+        moved = on_device(batches, device)
+        return _predict(cpu_copies(models), moved, between, partial(memory.in_parts, device=device))
+
+    return memory.or_on_cpu(on, "the evaluation")
+
+
+def _predict(
+    models: Sequence[nn.Module],
+    batches: Sequence[Batches],
+    between: Callable[[], None] | None,
+    in_parts: Callable[..., list[Tensor]],
+) -> list[Prediction]:
     found: list[list[Tensor]] = [[] for _ in models]
-    with fitting_threads(models[0]), torch.inference_mode(), _remembering_bodies(models):
+    models = _remembering_bodies(models)
+    with fitting_threads(models[0]), torch.inference_mode():
         for group in _same_inputs(batches):
-            for number in range(len(batches[group[0]])):
+            members, device = [models[index] for index in group], _device_of(models[group[0]])
+
+            def probabilities(inputs: Mapping[str, Tensor], members: list[nn.Module] = members) -> list[Tensor]:
+                return [model(**inputs).logits.float().softmax(-1).cpu() for model in members]
+
+            for batch in batches[group[0]]:
                 if between:
                     between()
-                for index in group:
-                    inputs = {name: value for name, value in batches[index][number].items() if name not in NO_INPUTS}
-                    logits = models[index](**inputs).logits
-                    found[index].append(logits.float().softmax(-1).cpu())
+                inputs = {name: value.to(device) for name, value in batch.items() if name not in NO_INPUTS}
+                for index, own in zip(group, in_parts(probabilities, inputs), strict=True):
+                    found[index].append(own)
     return [_in_order(torch.cat(parts).numpy(), own) for parts, own in zip(found, batches, strict=True)]
 
 
@@ -78,6 +108,10 @@ def on_device(batches: list[Batches], device: str) -> list[Batches]:
     return [[{name: move(tensor) for name, tensor in batch.items()} for batch in own] for own in batches]
 
 
+def _device_of(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device
+
+
 def _in_order(probabilities: Float[numpy.ndarray, " N K"], batches: Batches) -> Prediction:
     labels = numpy.concatenate([batch["labels"].cpu().numpy() for batch in batches])
     if "rows" not in batches[0]:
@@ -102,17 +136,19 @@ def _same_inputs(batches: Sequence[Batches]) -> list[list[int]]:
     return list(groups.values())
 
 
-@contextmanager
-def _remembering_bodies(models: Sequence[nn.Module]) -> Iterator[None]:
-    """Lets every body answer a repeated call on the same tensors with its last output."""
-    bodies = {id(model.base_model): model.base_model for model in models if model.base_model is not model}
-    for body in bodies.values():
-        body.forward = _remembering(body.forward)
-    try:
-        yield
-    finally:
-        for body in bodies.values():
-            del body.forward
+def _remembering_bodies(models: Sequence[nn.Module]) -> list[nn.Module]:
+    """The models as views whose bodies answer a repeated call on the same tensors with their last output.
+
+    The models themselves stay as they are: others may copy them, or predict with them, meanwhile.
+    """
+    bodies: dict[int, nn.Module] = {}
+    for body in (model.base_model for model in models if model.base_model is not model):
+        if id(body) not in bodies:
+            bodies[id(body)] = copy.copy(body)
+            bodies[id(body)].forward = _remembering(body.forward)
+    return [
+        with_body(model, bodies[id(model.base_model)]) if model.base_model is not model else model for model in models
+    ]
 
 
 def _remembering(forward: Callable[..., object]) -> Callable[..., object]:

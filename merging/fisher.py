@@ -139,7 +139,8 @@ def diagonal_fisher(
 
 def _progress(squares: SquaredGradients) -> str:
     slow = len(squares.fallbacks)
-    return f"{squares.examples} examples" + (f", {slow} of its parameters one at a time" if slow else "")
+    scarce = f", at most {squares.at_most} at a time since memory ran out" if squares.at_most else ""
+    return f"{squares.examples} examples" + (f", {slow} of its parameters one at a time" if slow else "") + scarce
 
 
 class _SavedState:

@@ -1,6 +1,5 @@
 """What a checkpoint says of itself before any weights are read: configuration, stored tensors, sizes, card."""
 
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -8,14 +7,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-import yaml
 from safetensors import SafetensorError, safe_open
 
 from merging import hub
-from merging.errors import CheckpointError, quoted
-from merging.references import nearest_folder, zoo_entry
+from merging.documents import read_json, read_text, read_yaml, reason
+from merging.errors import CheckpointError, quoted, shown
+from merging.references import is_file, is_folder, local_path, nearest_folder, zoo_entry
 
 ADAPTER_CONFIG = "adapter_config.json"
+# More classes than any classifier has; a configuration that says so is no reason to make as many names.
+MOST_LABELS = 1_000_000
 # The files of a tokenizer or an image processor.
 PROCESSOR_FILES = ("*processor_config.json", "*token*.json", "tokenizer*", "vocab.*", "merges.txt", "*.model")
 
@@ -100,12 +101,14 @@ def label_names(config: Mapping[str, object]) -> tuple[str, ...]:
     """The names of a configuration's outputs, in their order."""
     names = {int(index): str(name) for index, name in (config.get("id2label") or {}).items()}
     count = len(names) or int(config.get("num_labels", 2))
+    if count > MOST_LABELS:
+        raise ValueError(f"{count} labels")
     return tuple(names.get(index, f"LABEL_{index}") for index in range(count))
 
 
 def is_on_hub(reference: str) -> bool:
     """Whether a reference names a repository on the Hub: an id that is no folder here."""
-    return not reference.startswith("zoo:") and hub.is_hub_id(reference) and not Path(reference).expanduser().is_dir()
+    return not reference.startswith("zoo:") and hub.is_hub_id(reference) and not is_folder(reference)
 
 
 def pinned_reference(reference: str) -> str:
@@ -124,8 +127,8 @@ def resolve_folder(reference: str) -> Path:
     if reference.startswith("zoo:"):
         pool, _, name = reference.removeprefix("zoo:").partition("/")
         return zoo_entry(pool, "checkpoints", name, CheckpointError)
-    folder = Path(reference).expanduser()
-    if folder.is_dir():
+    folder = local_path(reference)
+    if is_folder(folder):
         return folder
     if not hub.is_hub_id(reference):
         raise CheckpointError(
@@ -144,10 +147,14 @@ def weight_files(folder: Path) -> list[Path]:
     if not index.is_file():
         return [folder / hub.SINGLE] if (folder / hub.SINGLE).is_file() else sorted(folder.glob("*.safetensors"))
     try:
-        files = sorted({folder / name for name in json.loads(index.read_text())["weight_map"].values()})
+        names = sorted(set(read_json(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        # An index of strangers must not lead to somebody else's weights.
+        if outside := [name for name in names if Path(name).name != name]:
+            raise ValueError(f"the shard {shown(outside[0])} outside the folder")
+        files = [folder / name for name in names]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as problem:
         raise unreadable(f"{folder.name}/{index.name}", problem) from problem
-    missing = [path.name for path in files if not path.is_file()]
+    missing = [path.name for path in files if not is_file(path)]
     if missing:
         raise CheckpointError(
             f'"{folder.name}" is incomplete: expected the shards of its index, got none of {quoted(missing)}. '
@@ -160,7 +167,7 @@ def read_config(folder: Path, reference: str) -> dict[str, object]:
     """The content of config.json. Raises: CheckpointError if there is none, or if it is damaged."""
     path = folder / "config.json"
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_json(path.read_text(encoding="utf-8"))
     except OSError as problem:
         raise CheckpointError(
             f'"{reference}" is no checkpoint: expected a file config.json, got {reason(problem)}. '
@@ -175,7 +182,7 @@ def read_config(folder: Path, reference: str) -> dict[str, object]:
 def read_adapter_config(folder: Path, reference: str) -> dict[str, object]:
     """The content of adapter_config.json. Raises: CheckpointError if it is damaged."""
     try:
-        settings = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+        settings = read_json((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
         if isinstance(settings, dict):
             return settings
         got: object = f"{settings!r:.80}"
@@ -219,12 +226,6 @@ def unreadable(reference: str, problem: Exception) -> CheckpointError:
     )
 
 
-def reason(problem: Exception) -> str:
-    """The first line of what went wrong."""
-    text = getattr(problem, "strerror", None) or str(problem).strip() or type(problem).__name__
-    return text.splitlines()[0][:160]
-
-
 def _local_header(folder: Path, reference: str, commit: str | None = None) -> Header:
     adapter = None
     if is_adapter({path.name for path in folder.iterdir()}):
@@ -239,8 +240,8 @@ def _card(folder: Path) -> Mapping[str, object]:
     """The metadata at the top of a folder's README.md; empty where there is none that can be read."""
     path = folder / "README.md"
     try:
-        found = re.match(r"---\s*\n(.*?)\n---", path.read_text(encoding="utf-8"), re.DOTALL)
-        card = yaml.safe_load(found[1]) if found else {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        found = re.match(r"---\s*\n(.*?)\n---", read_text(path), re.DOTALL)
+        card = read_yaml(found[1]) if found else {}
+    except (OSError, ValueError):
         return {}
     return card if isinstance(card, Mapping) else {}

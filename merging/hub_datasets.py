@@ -1,12 +1,13 @@
 """Datasets of the Hugging Face Hub: loaded by `datasets`, and its refusals as messages for the user."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
 
 from merging.errors import TaskError, nearest, quoted
+from merging.own_data import require_own_files, require_own_pictures
 from merging.refusals import LOG_IN, nearest_ids
 
 Answer = TypeVar("Answer")
@@ -49,12 +50,61 @@ def _load(dataset: str, config: str | None, split: str, revision: str | None):
     from datasets import load_dataset
 
     def ask(token: bool | None):
+        check_card(dataset, revision, token)
         return load_dataset(dataset, config, split=split, revision=revision, token=token)
 
-    return asked_of(dataset, ask, config=config, split=split)
+    rows = asked_of(dataset, ask, config=config, split=split)
+    return require_own_pictures(rows, f'Dataset "{dataset}"', _downloads(dataset, rows))
 
 
 _load_once = lru_cache(maxsize=64)(_load)
+
+
+def check_card(dataset: str, revision: str | None, token: bool | None) -> None:
+    """Reads a dataset's card where the Hub can be reached. Raises: TaskError if it names files that are not its own."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
+
+    if Path(dataset).expanduser().exists():
+        return
+    try:
+        card = HfApi().dataset_info(dataset, revision=revision, token=token).card_data
+    except HfHubHTTPError as problem:
+        if problem.response.status_code < 500:
+            return  # and will be refused
+        raise
+    except (OfflineModeIsEnabled, HTTPError):
+        return  # without a network there is only the cache, whose datasets were looked at before
+    require_own_files(dataset, (card.to_dict() if card else {}).get("configs"))
+
+
+def require_dataset_size(about: Mapping[str, object], most_bytes: int) -> None:
+    """Raises: TaskError if the repository of a task's dataset holds more, by what the Hub says of its files."""
+    from huggingface_hub import HfApi
+
+    dataset, revision = str(about["dataset"]), about.get("revision")
+
+    def ask(token: bool | None) -> int:
+        info = HfApi().dataset_info(dataset, revision=revision, files_metadata=True, token=token)
+        return sum(file.size or 0 for file in info.siblings or ())
+
+    size = asked_of(dataset, ask)
+    if size > most_bytes:
+        raise TaskError(
+            f'Dataset "{dataset}" is too large for this page: expected at most {most_bytes / 1e9:.1f} GB of files, got '
+            f"{size / 1e9:.1f} GB. Pick a smaller one, or run the studio on your own machine."
+        )
+
+
+def _downloads(dataset: str, rows) -> list[Path]:
+    """Where the pictures of a folder of pictures lie; other data hold theirs, whatever they name."""
+    import datasets
+    from huggingface_hub import constants
+
+    if rows.info.builder_name != "imagefolder":
+        return []
+    local = [Path(dataset).expanduser()] if Path(dataset).expanduser().exists() else []
+    return [Path(datasets.config.HF_DATASETS_CACHE), Path(constants.HF_HUB_CACHE), *local]
 
 
 def _is_refused_token(problem: Exception) -> bool:

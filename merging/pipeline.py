@@ -11,12 +11,14 @@ from typing import NamedTuple
 from torch import Tensor
 
 from merging.checkpoints import Checkpoint, open_checkpoint
+from merging.device_memory import DeviceMemory
 from merging.devices import fitting_threads, resolve_device
 from merging.estimates import fisher_of
 from merging.evaluation import Prediction
 from merging.evaluation_tasks import EvaluationTask, evaluation_tasks
 from merging.families import answers_in_words, fit_checkpoint, open_models
 from merging.fisher import Fisher
+from merging.limits import Limits
 from merging.merge import check_base
 from merging.metrics import PairedTest, Score, accuracy, mean_accuracy, paired_test
 from merging.parameters import check_same_structure
@@ -68,18 +70,26 @@ def run(recipe: Recipe | Mapping[str, object] | str | Path, on_progress: OnProgr
     return evaluate(prepare(recipe, on_progress), recipe)
 
 
-def prepare(recipe: Recipe, on_progress: OnProgress | None = None) -> Prepared:
+def prepare(recipe: Recipe, on_progress: OnProgress | None = None, *, limits: Limits | None = None) -> Prepared:
     """Opens the recipe's models and estimates the Fishers that are not cached yet.
 
-    Raises: MergingError, before any estimation where the fault can be seen by then.
+    Raises: MergingError, before any estimation where the fault can be seen by then; what is over `limits` before anything
+    is downloaded.
     """
     report = on_progress or (lambda fraction, text: None)
+    memory = DeviceMemory(resolve_device(recipe.device))
+    return memory.or_on_cpu(lambda device: _prepare_on(device, recipe, report, memory, limits), "all work")
+
+
+def _prepare_on(
+    device: str, recipe: Recipe, report: OnProgress, memory: DeviceMemory, limits: Limits | None
+) -> Prepared:
     timings: dict[str, float] = {}
-    device = resolve_device(recipe.device)
+    memory.device = device
     with timed(timings, "open"):
-        names, checkpoints, own, tasks = open_recipe(recipe, report)
+        names, checkpoints, own, tasks = open_recipe(recipe, report, limits)
         modules = open_models(checkpoints, own, device)
-    prepared = Prepared(recipe, names, checkpoints, modules, [], tasks, device, timings)
+    prepared = Prepared(recipe, names, checkpoints, modules, [], tasks, device, timings, memory)
     if recipe.heads == "merge" and not prepared.equal_labels:
         raise unequal_heads([checkpoint.label_names for checkpoint in checkpoints])
     parameters = prepared.parameters()
@@ -106,10 +116,10 @@ class Opened(NamedTuple):
     tasks: list[EvaluationTask]
 
 
-def open_recipe(recipe: Recipe, on_progress: OnProgress) -> Opened:
+def open_recipe(recipe: Recipe, on_progress: OnProgress, limits: Limits | None = None) -> Opened:
     """Opens checkpoints and tasks and checks that they fit together. Raises: MergingError."""
     on_progress(0.0, "Opening the checkpoints")
-    preflight(recipe, lambda fraction, text: on_progress(0.0, text)).require()
+    preflight(recipe, lambda fraction, text: on_progress(0.0, text), limits=limits).require()
     names = unique_names([short_name(model.checkpoint) for model in recipe.models])
     checkpoints = [
         open_checkpoint(model.checkpoint, name=name) for model, name in zip(recipe.models, names, strict=True)
@@ -137,6 +147,7 @@ def estimate_fishers(prepared: Prepared, tasks: list[Task], on_progress: OnProgr
 
         report(0.0, "reading")
         settings = {"settings": prepared.recipe.fisher, "device": prepared.device, "on_progress": report}
+        settings["memory"] = prepared.memory
         fishers.append(fisher_of(checkpoint, task, prepared.modules[index], **settings).to(prepared.device))
     return fishers
 

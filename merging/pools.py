@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
-import yaml
-
+from merging.documents import read_text, read_yaml, reason
 from merging.errors import PoolError, nearest, quoted, require_choice
+from merging.references import is_file, is_folder, local_path
 from merging.zoo import ZOO_FOLDER
 from merging.zoo import names as zoo_names
 
@@ -90,22 +90,22 @@ def open_pool(name: str) -> Pool:
 
     Raises: PoolError if there is no such pool, or if one of its files is missing.
     """
-    folder = ZOO_FOLDER / name if name in zoo_names() else Path(name).expanduser()
+    folder = ZOO_FOLDER / name if name in zoo_names() else local_path(str(name))
     file = HUB_FOLDER / f"{name}.yaml" if name in hub_names() else folder / "pool.yaml"
-    if not file.is_file():
-        got = "a folder without it" if folder.is_dir() else "no folder"
+    if not is_file(file):
+        got = "a folder without it" if is_folder(folder) else "no folder"
         known = [*zoo_names(), *hub_names()]
         raise PoolError(
-            f'There is no pool "{name}": expected the name of an embedded pool or a preset, or a folder with a pool.yaml, '
+            f'There is no pool "{name!s:.160}": expected the name of an embedded pool or a preset, or a folder with a pool.yaml, '
             f"got {got}. There are {quoted(known, 20)}. {nearest(name, known)}"
         )
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = read_yaml(read_text(file))
         pool = _from_mapping(folder, content)
-    except (yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError, AttributeError) as problem:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as problem:
         raise PoolError(
             f'Pool "{name}" is damaged: expected "models" (name, task) and "presets" (name, models) in pool.yaml, '
-            f"got a problem with {str(problem).splitlines()[0]!r}. Compare it with an embedded pool's."
+            f"got a problem with {reason(problem)!r}. Compare it with an embedded pool's."
         ) from problem
     if not pool.tasks:
         _check_files(pool, content)

@@ -13,6 +13,7 @@ from merging.checkpoints import TEXT_TO_TEXT, TOWERS, require_mergeable
 from merging.errors import CheckpointError, MergingError, RecipeError, StructureError
 from merging.families import body_class
 from merging.headers import Header, is_on_hub
+from merging.limits import Limits, over_limits
 from merging.parameters import check_same_structure
 from merging.recipe import Recipe
 from merging.references import short_name
@@ -59,8 +60,9 @@ class Report:
         return self
 
 
-def preflight(recipe: Recipe, on_progress: OnProgress | None = None) -> Report:
-    """Compares the recipe's checkpoints and tasks with each other and with this machine; downloads no weights.
+def preflight(recipe: Recipe, on_progress: OnProgress | None = None, *, limits: Limits | None = None) -> Report:
+    """Compares the recipe's checkpoints and tasks with each other, with this machine, and with `limits` where there are
+    some; downloads no weights.
 
     Never raises for what is wrong with the recipe's models: that is in the report.
     """
@@ -82,6 +84,9 @@ def preflight(recipe: Recipe, on_progress: OnProgress | None = None) -> Report:
         checks += [_dtype_check(there), _memory_check(there, recipe), _licence_check(there)]
         checks += _revision_checks(there)
         checks.append(_disk_check([*there, *([lender] if lender else [])]))
+    if limits is not None:
+        over = over_limits([*there, *([lender] if lender else [])], recipe, _memory_bytes(there, recipe), limits)
+        checks += [Check(name, PROBLEM, str(problem), problem) for name, problem in over]
     return Report(tuple(checks), tuple(headers))
 
 
@@ -185,11 +190,15 @@ def _dtype_check(headers: Sequence[Header]) -> Check:
     return Check("data types", OK, text)
 
 
-def _memory_check(headers: Sequence[Header], recipe: Recipe) -> Check:
+def _memory_bytes(headers: Sequence[Header], recipe: Recipe) -> int:
     """The models, one copy that takes the merged parameters, these, and a Fisher for each model."""
-    numbers = max(sum(stored.count for stored in header.tensors.values()) for header in headers)
+    numbers = max((sum(stored.count for stored in header.tensors.values()) for header in headers), default=0)
     copies = len(headers) * (2 if RULES[recipe.rule].needs_fisher else 1) + 2
-    needed, free = BYTES_PER_NUMBER * numbers * copies, psutil.virtual_memory().available
+    return BYTES_PER_NUMBER * numbers * copies
+
+
+def _memory_check(headers: Sequence[Header], recipe: Recipe) -> Check:
+    needed, free = _memory_bytes(headers, recipe), psutil.virtual_memory().available
     text = f"About {needed / 1e9:.2f} GB of memory are needed, {free / 1e9:.2f} GB are free."
     return Check("memory", OK if needed <= free else NOTE, text)
 

@@ -3,13 +3,16 @@
 import copy
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from queue import LifoQueue
+from functools import partial
+from queue import Empty, Full, LifoQueue
 
 import torch
 from torch import Tensor, nn
 
 from merging.checkpoints import Checkpoint, body_prefix, open_checkpoint
+from merging.device_memory import DeviceMemory
 from merging.devices import fits_one_thread
 from merging.ensemble import average_probabilities
 from merging.evaluation import Batches, Prediction, on_device, predict, share_equal_inputs, with_body
@@ -19,8 +22,8 @@ from merging.fisher import Fisher
 from merging.merge import merge_parameters
 from merging.recipe import Recipe
 
-OnProgress = Callable[[float, str], None]
 Predictions = dict[str, Prediction]
+Fixed = tuple[dict[str, Predictions], Predictions]
 COUNTER = "num_batches_tracked"
 # Small merges that are evaluated side by side: the recipe's own and the isotropic one.
 AT_ONCE = 2
@@ -41,16 +44,20 @@ class Prepared:
     tasks: list[EvaluationTask]
     device: str
     timings: dict[str, float] = field(default_factory=dict)
+    memory: DeviceMemory | None = None
 
     def __post_init__(self) -> None:
+        self.memory = self.memory or DeviceMemory(self.device)
         self._lock = threading.RLock()
         self._batches: dict[str, list[Batches]] = {}
-        self._fixed: dict[str, tuple[dict[str, Predictions], Predictions]] = {}
+        self._fixed: dict[str, Fixed] = {}
         self._bases: dict[str, dict[str, Tensor]] = {}
         self.at_once = AT_ONCE if fits_one_thread(self.modules[0]) else 1
         self._targets: LifoQueue[nn.Module] = LifoQueue()
         for _ in range(self.at_once):
             self._targets.put(copy.deepcopy(self.modules[0]))
+        # Of those who wait between batches for others: the others must not wait for what they hold.
+        self._patient: LifoQueue[nn.Module] = LifoQueue(self.at_once)
 
     @property
     def equal_labels(self) -> bool:
@@ -79,22 +86,26 @@ class Prepared:
         ]
 
     def merge(
-        self, recipe: Recipe, *, rule: str | None = None, on_progress: OnProgress | None = None
+        self, recipe: Recipe, *, rule: str | None = None, on_progress: Callable | None = None
     ) -> dict[str, Tensor]:
         """The merged parameters with the recipe's weights and Fisher settings; by its own rule, or by `rule`."""
         settings = recipe.fisher
-        return merge_parameters(
-            self.parameters(),
-            rule or recipe.rule,
-            recipe.weights,
-            fishers=self.fishers or None,
-            floor=float(settings.floor),
-            normalise=settings.normalise,
-            zero_rule=settings.zero_rule,
-            base=self.base(recipe),
-            device=self.device,
-            on_progress=on_progress,
-        )
+
+        def on(device: str) -> dict[str, Tensor]:
+            return merge_parameters(
+                self.parameters(),
+                rule or recipe.rule,
+                recipe.weights,
+                fishers=self.fishers or None,
+                floor=float(settings.floor),
+                normalise=settings.normalise,
+                zero_rule=settings.zero_rule,
+                base=self.base(recipe),
+                device=device,
+                on_progress=on_progress,
+            )
+
+        return self.memory.or_on_cpu(on, "the merge")
 
     def base(self, recipe: Recipe) -> Mapping[str, Tensor] | None:
         """The parameters of the recipe's base, opened once; None where its settings do not need them."""
@@ -125,12 +136,20 @@ class Prepared:
 
         `between` batches something may be called, which may raise Cancelled.
         """
-        batches, target = self.batches(split), self._targets.get()
+        batches, target = self.batches(split), self._patient_target() if between else self._targets.get()
         try:
-            predictions = predict(self.merged_models(target, merged, weights), batches, between=between)
+            models = self.merged_models(target, merged, weights)
+            predictions = predict(models, batches, between=between, memory=self.memory)
         finally:
-            self._targets.put(target)
+            with suppress(Full):  # one more than are kept
+                (self._patient if between else self._targets).put_nowait(target)
         return {entry.name: prediction for entry, prediction in zip(self.tasks, predictions, strict=True)}
+
+    def _patient_target(self) -> nn.Module:
+        try:
+            return self._patient.get_nowait()
+        except Empty:
+            return copy.deepcopy(self.modules[0])
 
     def merged_models(self, target: nn.Module, merged: Mapping[str, Tensor], weights: list[float]) -> list[nn.Module]:
         """For every task the model that answers it, with these parameters written into `target`, which they share."""
@@ -144,7 +163,7 @@ class Prepared:
         """What a merge does beside the rule, in sentences."""
         averaged = [name for name, tensor in self._buffers()[0].items() if tensor.is_floating_point()]
         text = f"{len(averaged)} buffers (such as batch-norm statistics) are averaged by λ, whatever the rule."
-        return [text] if averaged else []
+        return [*([text] if averaged else []), *self.memory.notes]
 
     def load_merged(self, target: nn.Module, merged: Mapping[str, Tensor], weights: list[float]) -> None:
         """Writes merged parameters into a module, and the λ-weighted mean of floating-point buffers with them."""
@@ -167,11 +186,11 @@ class Prepared:
         self.load_merged(target, merged, weights)
         return target
 
-    def fixed_predictions(self, split: str) -> tuple[dict[str, Predictions], Predictions]:
-        """What no weight changes, computed once: each single model by name and task, and the ensemble by task."""
+    def fixed_predictions(self, split: str, pause: Callable[[], None] | None = None) -> Fixed:
+        """What no weight changes, computed once: each single model by name and task; the ensemble by task. See `predict`."""
         with self._lock:
             if split not in self._fixed:
-                self._fixed[split] = self._predict_fixed(split)
+                self._fixed[split] = self._predict_fixed(split, pause)
             return self._fixed[split]
 
     def batches(self, split: str) -> list[Batches]:
@@ -179,14 +198,15 @@ class Prepared:
         with self._lock:
             if split not in self._batches:
                 batches = share_equal_inputs([self._encoded(entry, split, entry.head) for entry in self.tasks])
-                self._batches[split] = on_device(batches, self.device)
+                # Where they do not fit beside the models, each goes there when it is needed.
+                self._batches[split] = self.memory.or_on_cpu(partial(on_device, batches), "the storage of the rows")
             return self._batches[split]
 
     def size_bytes(self) -> int:
         """The memory that the models and their Fishers take."""
         models = [sum(tensor.nbytes for tensor in module.parameters()) for module in self.modules]
         fishers = [sum(tensor.nbytes for tensor in fisher.values()) for fisher in self.fishers]
-        return sum(models) + self.at_once * models[0] + sum(fishers)
+        return sum(models) + (self.at_once + self._patient.qsize()) * models[0] + sum(fishers)
 
     def _encoded(self, entry: EvaluationTask, split: str, index: int) -> Batches:
         chosen, seed = self.recipe.evaluation.examples, self.recipe.fisher.seed
@@ -194,13 +214,14 @@ class Prepared:
         order = {"by_length": True, "with_rows": True}
         return entry.task.batches(split, self.checkpoints[index], examples=examples, seed=seed, **order)
 
-    def _predict_fixed(self, split: str) -> tuple[dict[str, Predictions], Predictions]:
+    def _predict_fixed(self, split: str, pause: Callable[[], None] | None) -> Fixed:
         batches = self.batches(split)
         singles: dict[str, Predictions] = {name: {} for name in self.names}
         members: dict[str, list[Prediction]] = {entry.name: [] for entry in self.tasks}
         for index, module in enumerate(self.modules):
             heads = [module if self.equal_labels else self.modules[entry.head] for entry in self.tasks]
-            predictions = predict([with_body(head, module.base_model) for head in heads], batches)
+            views = [with_body(head, module.base_model) for head in heads]
+            predictions = predict(views, batches, between=pause, memory=self.memory)
             for entry, own, member in zip(self.tasks, batches, predictions, strict=True):
                 members[entry.name].append(member)
                 if self._can_do(index, entry):
@@ -222,7 +243,7 @@ class Prepared:
         # Checkpoints of one task may order their labels differently, as MNLI's do.
         if not self._has_labels_of(entry.head, index):
             own = on_device([self._encoded(entry, split, index)], self.device)[0]
-        return predict([self.modules[index]], [own])[0]
+        return predict([self.modules[index]], [own], memory=self.memory)[0]
 
     def _has_labels_of(self, first: int, second: int) -> bool:
         return self.checkpoints[first].label_names == self.checkpoints[second].label_names

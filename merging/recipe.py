@@ -7,7 +7,8 @@ from pathlib import Path
 
 import yaml
 
-from merging.errors import RecipeError, nearest, quoted, require_choice
+from merging.documents import Unreadable, is_plain, read_text, read_yaml
+from merging.errors import RecipeError, nearest, quoted, require_choice, shown
 from merging.gradients import LABELS
 from merging.headers import pinned_reference
 from merging.merge import NORMALISATIONS, ZERO_RULES, normalised_weights
@@ -18,6 +19,8 @@ from merging.tasks import SPLITS
 HEADS = ("keep", "merge")
 DEVICES = ("auto", "cuda", "mps", "cpu")
 COMPARISONS = ("isotropic", "ensemble", "experts")
+# What every generator of random numbers takes.
+LARGEST_SEED = 2**31
 
 
 @dataclass(frozen=True)
@@ -101,11 +104,9 @@ class Recipe:
     def from_yaml(text: str) -> "Recipe":
         """Reads a recipe. Raises: RecipeError, naming the field at fault."""
         try:
-            content = yaml.safe_load(text)
-        except (yaml.YAMLError, RecursionError) as problem:
-            raise RecipeError(
-                f"The recipe cannot be read: expected YAML, got {str(problem).splitlines()[0]!r}. Mend the file."
-            ) from problem
+            content = read_yaml(text)
+        except Unreadable as problem:
+            raise RecipeError(f"The recipe cannot be read: expected YAML, got '{problem}'. Mend the file.") from problem
         return _from_mapping(content)
 
     @staticmethod
@@ -119,9 +120,9 @@ class Recipe:
     def load(path: str | Path) -> "Recipe":
         """Reads a recipe's file. Raises: RecipeError if it is missing or wrong."""
         try:
-            return Recipe.from_yaml(Path(path).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as problem:
-            reason = getattr(problem, "strerror", None) or "no UTF-8 text"
+            return Recipe.from_yaml(read_text(Path(path)))
+        except (OSError, ValueError) as problem:
+            reason = getattr(problem, "strerror", None) or str(problem)
             raise RecipeError(
                 f'The recipe "{path}" cannot be read: expected a YAML file, got "{reason}". Check the path.'
             ) from problem
@@ -149,7 +150,9 @@ def _from_mapping(content: object) -> Recipe:
     content = _section("recipe", content, Recipe)
     models = content.get("models")
     if not isinstance(models, list):
-        raise RecipeError(f'The recipe has no models: expected a list under "models", got {models!r}. Add two or more.')
+        raise RecipeError(
+            f'The recipe has no models: expected a list under "models", got {shown(models)}. Add two or more.'
+        )
     entries = []
     for position, entry in enumerate(models, start=1):
         entry = _section(f"model {position}", entry, ModelEntry)
@@ -157,7 +160,8 @@ def _from_mapping(content: object) -> Recipe:
             raise RecipeError(
                 f'Model {position} is incomplete: expected "checkpoint" and "task", got {quoted(entry)}. Add what is missing.'
             )
-        entries.append(ModelEntry(str(entry["checkpoint"]), entry["task"], _number("weight", entry.get("weight", 1.0))))
+        named = entry["checkpoint"] if isinstance(entry["checkpoint"], list | dict) else str(entry["checkpoint"])
+        entries.append(ModelEntry(named, entry["task"], _number("weight", entry.get("weight", 1.0))))
     content["models"] = tuple(entries)
     if "fisher" in content:
         content["fisher"] = FisherSettings(**_section("fisher", content["fisher"], FisherSettings))
@@ -167,38 +171,41 @@ def _from_mapping(content: object) -> Recipe:
         content["evaluation"] = EvaluationSettings(**evaluation)
     if "compare" in content:
         content["compare"] = _listed("comparisons", content["compare"])
-    if not isinstance(content.get("base", ""), str | None):
-        raise RecipeError(
-            f"The base cannot be opened: expected a checkpoint, got {content['base']!r}. Mend the recipe."
-        )
     return Recipe(**content)
 
 
 def _listed(what: str, content: object) -> tuple[object, ...]:
     if not isinstance(content, list | None):
-        raise RecipeError(f"The {what} cannot be read: expected a list, got {content!r:.80}. Mend the recipe.")
+        raise RecipeError(f"The {what} cannot be read: expected a list, got {shown(content)}. Mend the recipe.")
     return tuple(content or ())
 
 
 def _section(what: str, content: object, shape: type) -> dict[str, object]:
     if not isinstance(content, Mapping):
         raise RecipeError(
-            f"The {what} cannot be read: expected fields and values, got {content!r:.80}. Mend the recipe."
+            f"The {what} cannot be read: expected fields and values, got {shown(content)}. Mend the recipe."
         )
     known = {item.name for item in fields(shape)}
     for name in content:
         if name not in known:
             raise RecipeError(
-                f'The {what} has an unknown field: expected {quoted(known, 12)}, got "{name}". {nearest(name, known)}'
+                f'The {what} has an unknown field: expected {quoted(known, 12)}, got "{name!s:.80}". {nearest(name, known)}'
             )
     return dict(content)
 
 
 def _check(recipe: Recipe) -> None:
     if recipe.version != 1:
-        raise RecipeError(f"The recipe cannot be read: expected version 1, got {recipe.version!r}. Update the program.")
+        raise RecipeError(
+            f"The recipe cannot be read: expected version 1, got {shown(recipe.version)}. Update the program."
+        )
     if len(recipe.models) < 2:
         raise RecipeError(f"Nothing to merge: expected two or more models, got {len(recipe.models)}. Add a model.")
+    for entry in recipe.models:
+        _require_reference("checkpoint", entry.checkpoint, str)
+    for task in [*[entry.task for entry in recipe.models], *recipe.evaluation.tasks]:
+        _require_reference("task", task, str | Mapping)
+    _require_reference("base", recipe.base, str | None)
     normalised_weights(recipe.weights, count=len(recipe.models))
     require_choice("rule", recipe.rule, RULES)
     require_choice("kind of labels", recipe.fisher.labels, LABELS)
@@ -218,17 +225,26 @@ def _check(recipe: Recipe) -> None:
     if not (math.isfinite(floor) and floor >= 0):
         raise RecipeError(f"The floor cannot be used: expected a finite number of 0 or more, got {floor}. Try 0.")
     if isinstance(recipe.fisher.seed, bool) or not isinstance(recipe.fisher.seed, int) or recipe.fisher.seed < 0:
-        raise RecipeError(f"The seed cannot be used: expected a whole number of 0 or more, got {recipe.fisher.seed!r}.")
+        raise RecipeError(
+            f"The seed cannot be used: expected a whole number of 0 or more, got {shown(recipe.fisher.seed)}."
+        )
+    if recipe.fisher.seed > LARGEST_SEED:
+        raise RecipeError(f"The seed cannot be used: expected at most {LARGEST_SEED}, got {recipe.fisher.seed:.3g}.")
     for what, examples in (("fisher", recipe.fisher.examples), ("evaluation", recipe.evaluation.examples)):
         if examples != "all" and (isinstance(examples, bool) or not isinstance(examples, int) or examples < 1):
             raise RecipeError(
-                f'The {what} examples cannot be used: expected a whole number of 1 or more, or "all", got {examples!r}.'
+                f'The {what} examples cannot be used: expected a whole number of 1 or more, or "all", got {shown(examples)}.'
             )
 
 
+def _require_reference(what: str, value: object, kind: type) -> None:
+    if not isinstance(value, kind) or not is_plain(value):
+        expected = "a task, or its fields as text, numbers and lists" if what == "task" else "a checkpoint"
+        raise RecipeError(f"The {what} cannot be opened: expected {expected}, got {shown(value)}. Mend the recipe.")
+
+
 def _number(what: str, value: object) -> float:
-    # YAML reads 1e-6 (no dot) as text.
     try:
-        return float(value)
-    except (TypeError, ValueError):
-        raise RecipeError(f"The {what} cannot be used: expected a number, got {value!r}.") from None
+        return float(value)  # of a text, too: YAML reads 1e-6 (no dot) as one
+    except (TypeError, ValueError, OverflowError):
+        raise RecipeError(f"The {what} cannot be used: expected a number, got {shown(value)}.") from None

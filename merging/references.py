@@ -14,16 +14,40 @@ def short_name(reference: str) -> str:
 
 def nearest_folder(folder: Path) -> str:
     """What to do about a folder that does not exist: its sibling with the most similar name."""
-    siblings = [path.name for path in folder.parent.iterdir() if path.is_dir()] if folder.parent.is_dir() else []
+    siblings = [path.name for path in _beside(folder) if is_folder(path)]
     return nearest(folder.name, siblings) if siblings else "Check the path."
 
 
 def nearest_path(path: Path) -> str:
     """What to do about a path that leads nowhere: the file or folder beside it with the most similar name."""
-    siblings = [one.name for one in path.parent.iterdir()] if path.parent.is_dir() else []
-    if not path.parent.is_dir() and len(path.parts) == 2 and not path.is_absolute():
+    siblings = [one.name for one in _beside(path)]
+    if not is_folder(path.parent) and len(path.parts) == 2 and not path.is_absolute():
         return f"Check the path; a dataset of the Hub is {{dataset: {path}, splits: {{fisher: train, test: test}}}}."
     return nearest(path.name, siblings) if siblings else "Check the path."
+
+
+def local_path(reference: str) -> Path:
+    """A reference read as a path; "~" of nobody here stays as it is."""
+    try:
+        return Path(reference).expanduser()
+    except RuntimeError:
+        return Path(reference)
+
+
+def is_folder(path: str | Path) -> bool:
+    """Whether there is a folder; not where the path is too long, holds what no path can, or leads where none may look."""
+    try:
+        return local_path(str(path)).is_dir()
+    except (OSError, ValueError):
+        return False
+
+
+def is_file(path: str | Path) -> bool:
+    """The same for a file."""
+    try:
+        return local_path(str(path)).is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def zoo_entry(pool: str, kind: str, name: str, error: type[MergingError]) -> Path:
@@ -46,3 +70,11 @@ def unique_names(names: list[str]) -> list[str]:
         seen[name] = seen.get(name, 0) + 1
         result.append(name if seen[name] == 1 else f"{name}-{seen[name]}")
     return result
+
+
+def _beside(path: Path) -> list[Path]:
+    """What lies beside a path, as far as one may look."""
+    try:
+        return list(path.parent.iterdir())
+    except (OSError, ValueError):
+        return []

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
-from merging.errors import TaskError, quoted
+from merging.errors import TaskError, quoted, shown
 from merging.hub_datasets import load_rows
+from merging.own_data import require_own_pictures
 from merging.shares import cut
+from merging.upload_references import uploads_folder
 
 SPLITS = ("fisher", "validation", "test")
 # What datasets calls a file's format, and how it is read. A cell of a CSV file that says NA or null is a text.
@@ -167,8 +169,14 @@ def _read_file(path: Path, modified_ns: int):
     from datasets import load_dataset
 
     form, settings = FORMATS[path.suffix.lower()]
+    if form == "json":
+        _require_objects(path)
     try:
-        return load_dataset(form, data_files=glob.escape(str(path)), split="train", **settings)
+        settings = {**settings, "cache_dir": _rows_folder(path)}
+        rows = load_dataset(form, data_files=glob.escape(str(path)), split="train", **settings)
+        return require_own_pictures(rows, f'"{path.name}"')
+    except TaskError:
+        raise
     # datasets passes on whatever pyarrow, pandas or json raise.
     except Exception as problem:
         if path.stat().st_size == 0 or "corresponds to no data" in str(problem):
@@ -179,6 +187,26 @@ def _read_file(path: Path, modified_ns: int):
         ) from problem
 
 
+def _rows_folder(path: Path) -> str | None:
+    """Where `datasets` keeps its copy of the rows: an upload's beside it, so that both are deleted; else in its cache."""
+    uploads = uploads_folder()
+    return str(path.parent / ".rows") if uploads and path.is_relative_to(uploads) else None
+
+
+def _require_objects(path: Path) -> None:
+    """Every line of a .jsonl file is an object, a .json file one or a list: at a null in its place pyarrow 26 crashes."""
+    starts = (b"{",) if path.suffix.lower() == ".jsonl" else (b"{", b"[")
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if (text := line.strip(b" \t\r\n\xef\xbb\xbf")) and not text.startswith(starts):
+                raise TaskError(
+                    f'"{path.name}" cannot be read: expected an object in braces for each row, got {shown(text[:40])} in line '
+                    f"{number}. Mend the file."
+                )
+            if text and starts[1:]:
+                return  # what follows may be in any layout
+
+
 @lru_cache(maxsize=16)
 def _read_images(folder: Path, parts: tuple[str, ...], stamp: int):
     from datasets import load_dataset
@@ -186,7 +214,9 @@ def _read_images(folder: Path, parts: tuple[str, ...], stamp: int):
     # datasets wants split names without dots; all parts are read at once, so that they share one list of classes.
     patterns = {f"part{number}": f"{glob.escape(str(folder / part))}/**" for number, part in enumerate(parts)}
     try:
-        found = load_dataset("imagefolder", data_files=patterns, drop_labels=False, drop_metadata=True)
+        found = load_dataset(
+            "imagefolder", data_files=patterns, drop_labels=False, drop_metadata=True, cache_dir=_rows_folder(folder)
+        )
     except Exception as problem:
         raise TaskError(
             f'"{folder.name}" cannot be read: expected class folders with pictures, got {str(problem).strip()[:200]!r}. '

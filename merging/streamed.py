@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from merging import cache
+from merging.cache_space import mark_used
 from merging.checkpoints import Checkpoint, open_checkpoint
 from merging.chunks import Renamed
 from merging.devices import resolve_device
@@ -20,6 +21,7 @@ from merging.export import copy_companions, task_folders, write_papers
 from merging.families import body_config, open_models
 from merging.folders import replace_folder, require_exportable, require_space
 from merging.headers import weight_files
+from merging.leftovers import held
 from merging.model_card import card_text
 from merging.pipeline import Opened, open_recipe, timed
 from merging.preflight import unequal_heads
@@ -60,15 +62,16 @@ def stream(recipe: Recipe, folder: str | Path, on_progress: OnProgress | None = 
         if recipe.heads == "merge" and len(set(labels)) > 1:
             raise unequal_heads(labels)
         places = _places(recipe, opened.checkpoints)
-    with timed(timings, "fisher"):
-        fishers = _fisher_files(recipe, opened, report) if RULES[recipe.rule].needs_fisher else None
-    with timed(timings, "merge"), ExitStack() as files:
-        settings = {name: getattr(recipe.fisher, name) for name in ("normalise", "zero_rule")}
-        settings |= {"floor": float(recipe.fisher.floor), "weights": recipe.weights}
-        settings |= _sources(places, fishers, files)
-        merge = files.enter_context(FileMerge(rule=recipe.rule, **settings))
-        require_space(folder, _size_bytes(recipe, opened, merge))
-        replace_folder(folder, lambda temporary: _write(temporary, recipe, opened, merge, places, report))
+    with ExitStack() as files:
+        with timed(timings, "fisher"):
+            fishers = _fisher_files(recipe, opened, report, files) if RULES[recipe.rule].needs_fisher else None
+        with timed(timings, "merge"):
+            settings = {name: getattr(recipe.fisher, name) for name in ("normalise", "zero_rule")}
+            settings |= {"floor": float(recipe.fisher.floor), "weights": recipe.weights}
+            settings |= _sources(places, fishers, files)
+            merge = files.enter_context(FileMerge(rule=recipe.rule, **settings))
+            require_space(folder, _size_bytes(recipe, opened, merge))
+            replace_folder(folder, lambda temporary: _write(temporary, recipe, opened, merge, places, report))
     return Streamed(folder, opened.names, timings)
 
 
@@ -127,10 +130,10 @@ def _turned(names: Mapping[str, str]) -> dict[str, str]:
     return {name: stored for stored, name in names.items()}
 
 
-def _fisher_files(recipe: Recipe, opened: Opened, report: OnProgress) -> list[Path]:
-    """The cache's files; what is missing is estimated with one model in memory at a time."""
+def _fisher_files(recipe: Recipe, opened: Opened, report: OnProgress, files: ExitStack) -> list[Path]:
+    """The cache's files, held in `files`; what is missing is estimated with one model in memory at a time."""
     device, count = resolve_device(recipe.device), len(opened.names)
-    files = []
+    found = []
     for index, (checkpoint, task) in enumerate(zip(opened.checkpoints, opened.own, strict=True)):
         path = cache.entry_path(fisher_key(checkpoint, task, recipe.fisher, device))
         if not _is_whole(path):
@@ -139,8 +142,13 @@ def _fisher_files(recipe: Recipe, opened: Opened, report: OnProgress) -> list[Pa
                 report((index + fraction) / count, f"Fisher of {opened.names[index]} ({index + 1} of {count}): {text}")
 
             _estimate(checkpoint, task, recipe, device, tell)
-        files.append(path)
-    return files
+            if not path.is_file():  # the device's memory ran out
+                path = cache.entry_path(fisher_key(checkpoint, task, recipe.fisher, "cpu"))
+        # The Fishers of the others must not push it out of the cache.
+        files.enter_context(held(path))
+        mark_used(path)
+        found.append(path)
+    return found
 
 
 def _estimate(checkpoint: Checkpoint, task: Task, recipe: Recipe, device: str, report: OnProgress) -> None:

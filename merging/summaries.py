@@ -9,7 +9,7 @@ from merging.columns import count_empty, label_list, likely_columns
 from merging.encoding import truncated_share
 from merging.errors import TaskError, require_choice
 from merging.families import answering
-from merging.hub_datasets import asked_of
+from merging.hub_datasets import asked_of, check_card
 from merging.sources import SPLIT_FOLDERS, SPLITS
 from merging.tasks import Task, open_task
 
@@ -106,11 +106,14 @@ def _describe_hub(about: Mapping[str, object]) -> TaskSummary:
     dataset, config, revision = str(about["dataset"]), about.get("config"), about.get("revision")
 
     def ask(token: bool | None):
+        check_card(dataset, revision, token)
         configs = get_dataset_config_names(dataset, revision=revision, token=token)
         if config is None and len(configs) > 1 and "default" not in configs:
             return configs, None, {}
         builder = load_dataset_builder(dataset, config, revision=revision, token=token)
-        return configs, builder, load_dataset(dataset, config, revision=revision, streaming=True, token=token)
+        streams = load_dataset(dataset, config, revision=revision, streaming=True, token=token)
+        # Pictures may be named only, by paths and addresses of which nothing is known yet.
+        return configs, builder, {part: rows.decode(False) for part, rows in streams.items()}
 
     configs, builder, streams = asked_of(dataset, ask, config=config)
     offered = {"configs": tuple(configs), "parts": tuple(streams)}

@@ -3,11 +3,10 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-import yaml
-
+from merging.documents import read_text, read_yaml
 from merging.encoding import MAX_TOKENS
-from merging.errors import TaskError, nearest, quoted
-from merging.references import nearest_path
+from merging.errors import TaskError, nearest, quoted, shown
+from merging.references import is_file, is_folder, nearest_path
 from merging.shares import check_shares
 from merging.sources import (
     FORMATS,
@@ -48,7 +47,7 @@ def check_names(about: Mapping[str, object]) -> str:
     if places == ["dataset"] and not _is_splits(about.get("splits")):
         raise TaskError(
             'A Hub task cannot be read: expected "dataset" and "splits" (for example {fisher: train, test: validation}), '
-            f"got {quoted(about)} with splits {about.get('splits')!r:.80}. Mend the recipe."
+            f"got {quoted(about)} with splits {shown(about.get('splits'))}. Mend the recipe."
         )
     return places[0]
 
@@ -65,13 +64,13 @@ def find_source(about: Mapping[str, object], path: Path | None, *, reference: st
     if path is None:
         return _hub_source(about, shares, seed)
     suffix = path.suffix.lower()
-    if path.is_file() and suffix == ".zip":
+    if is_file(path) and suffix == ".zip":
         path = receive_upload(path)
-    elif path.is_file() and suffix in FORMATS:
+    elif is_file(path) and suffix in FORMATS:
         shares = dict(shares or SHARES)
         return Files(parts=dict.fromkeys(shares, "all"), shares=shares, seed=seed, files={"all": path})
-    if not path.is_dir():
-        got = "a file of another kind" if path.is_file() else "a path that leads nowhere"
+    if not is_folder(path):
+        got = "a file of another kind" if is_file(path) else "a path that leads nowhere"
         raise TaskError(
             f'There is no task "{reference}": expected a folder, a file that ends in {", ".join((*FORMATS, ".zip"))}, '
             f'zoo:POOL/NAME, or a mapping with "dataset", got {got}. {nearest_path(path)}'
@@ -92,14 +91,14 @@ def read_task_yaml(folder: Path, reference: str) -> Mapping[str, object]:
     if not path.is_file():
         return {}
     try:
-        about = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as problem:
+        about = read_yaml(read_text(path)) or {}
+    except (OSError, ValueError) as problem:
         raise TaskError(
-            f'Task "{reference}" is damaged: expected YAML in task.yaml, got {str(problem).splitlines()[0]}. Mend it.'
+            f'Task "{reference}" is damaged: expected YAML in task.yaml, got {problem}. Mend it.'
         ) from problem
     if not isinstance(about, Mapping):
         raise TaskError(
-            f'Task "{reference}" is damaged: expected fields and values in task.yaml, got {about!r:.80}. Mend it.'
+            f'Task "{reference}" is damaged: expected fields and values in task.yaml, got {shown(about)}. Mend it.'
         )
     return about
 
@@ -159,5 +158,5 @@ def _are(values: object, kind: type) -> bool:
 
 def _wrong(name: str, expected: str, got: object, reference: str) -> TaskError:
     return TaskError(
-        f'Task "{reference}" has {name} that cannot be used: expected {expected}, got {got!r:.80}. Mend it.'
+        f'Task "{reference}" has {name} that cannot be used: expected {expected}, got {shown(got)}. Mend it.'
     )

@@ -18,12 +18,14 @@ from merging.columns import (
     likely_columns,
     read_inputs,
 )
+from merging.documents import is_plain
 from merging.encoding import MAX_TOKENS, encoded
-from merging.errors import TaskError, quoted, require_choice
-from merging.references import zoo_entry
+from merging.errors import TaskError, quoted, require_choice, shown
+from merging.references import is_folder, local_path, zoo_entry
 from merging.sources import SPLITS, Source
 from merging.task_fields import check_names, find_source, read_columns, read_task_yaml
 from merging.text_to_text import prompted
+from merging.upload_references import UPLOAD, upload_path
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,32 +138,35 @@ class Task:
 def open_task(reference: str | Mapping[str, object], *, name: str | None = None) -> Task:
     """Opens a task without reading its rows.
 
-    `zoo:POOL/NAME`; a folder with one file per split, or of class folders of pictures; one data file, or a zip of
+    `zoo:POOL/NAME`; `upload:…`, as a hosted page calls what its visitor sent; a folder with one file per split, or of class folders of pictures; one data file, or a zip of
     class folders, which are cut into splits by seed; or a mapping that names a `dataset` of the Hub, a `file` or a
     `folder` beside the task's own fields.
 
     Raises: TaskError, which offers the nearest match.
     """
-    if isinstance(reference, Mapping):
-        place, shown = check_names(reference), json.dumps(dict(reference), sort_keys=True, default=str)
-        path = None if place == "dataset" else Path(str(reference[place])).expanduser()
-        return _open(path, reference, shown, name)
+    if isinstance(reference, Mapping) and is_plain(reference):
+        place, named = check_names(reference), json.dumps(dict(reference), sort_keys=True, default=str)
+        path = None if place == "dataset" else _local(str(reference[place]))
+        return _open(path, reference, named, name)
     if not isinstance(reference, str):
         raise TaskError(
             "A task cannot be opened: expected zoo:POOL/NAME, a folder, a file, or a mapping "
-            f'with "dataset", got {reference!r}. Mend the recipe.'
+            f'with "dataset", got {shown(reference)}. Mend the recipe.'
         )
-    path = Path(reference).expanduser()
+    return _open(_local(reference), {}, reference, name)
+
+
+def _local(reference: str) -> Path:
     if reference.startswith("zoo:"):
         pool, _, entry = reference.removeprefix("zoo:").partition("/")
-        path = zoo_entry(pool, "tasks", entry, TaskError)
-    return _open(path, {}, reference, name)
+        return zoo_entry(pool, "tasks", entry, TaskError)
+    return upload_path(reference) if reference.startswith(UPLOAD) else local_path(reference)
 
 
 def _open(path: Path | None, stated: Mapping[str, object], reference: str, name: str | None) -> Task:
     """`stated` are fields that go before those of a folder's task.yaml."""
     about = dict(stated)
-    if path is not None and path.is_dir():
+    if path is not None and is_folder(path):
         found = read_task_yaml(path, reference)
         inputs = {"text", "image"} if {"text", "image"} & set(about) else set()
         about = {field: value for field, value in found.items() if field not in inputs} | about
@@ -170,11 +175,11 @@ def _open(path: Path | None, stated: Mapping[str, object], reference: str, name:
     else:
         short = path.stem if path is not None else str(about.get("config") or str(about["dataset"]).split("/")[-1])
     short = str(name or stated.get("name") or short)
-    shown = short if stated else reference
+    told = short if stated else reference
     return Task(
         name=short,
         reference=reference,
         title=str(about.get("title", short)),
-        source=find_source(about, path, reference=shown),
-        **read_columns(about, reference=shown),
+        source=find_source(about, path, reference=told),
+        **read_columns(about, reference=told),
     )

@@ -4,7 +4,6 @@ import hashlib
 import os
 import shutil
 import stat
-import tempfile
 import warnings
 import zipfile
 from contextlib import suppress
@@ -12,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from merging.cache import cache_folder
+from merging.cache_space import make_room, mark_used
 from merging.errors import TaskError, quoted
+from merging.leftovers import held_folder
 from merging.sources import FORMATS, IMAGES
 
 GIB = 1 << 30
@@ -37,22 +38,27 @@ class Limits:
 def receive_upload(upload: Path, folder: Path | None = None, *, limits: Limits = Limits()) -> Path:
     """An uploaded file as something that `open_task` opens: data files as they are, a zip of image folders unpacked.
 
-    A zip goes into `folder` (by default into the user's cache) under a name made of its content: the same upload
-    twice is unpacked once.
+    All goes into `folder`, such as a visit's; without one a data file stays where it is, and a zip goes into the
+    user's cache. The name is made of the content: the same upload twice is unpacked once.
 
     Raises: TaskError if it is too large, of another kind, or unsafe to unpack.
     """
     upload = Path(upload)
     check_upload(upload, limits=limits)
-    if upload.suffix.lower() != ".zip":
+    is_zip = upload.suffix.lower() == ".zip"
+    if folder is None and not is_zip:
         return upload
-    digest = hashlib.sha256()
-    with upload.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    # The outer folder keeps the content apart, the inner one has a name that says something.
-    target = (folder or cache_folder() / "uploads") / digest.hexdigest()[:16] / (_plain(upload.stem) or "images")
-    return target if target.is_dir() else unpack_images(upload, target, limits=limits)
+    # The outer folder keeps the content apart, the inner name says something.
+    own = (folder or cache_folder() / "uploads") / _digest(upload)
+    if not is_zip:
+        return _copied(upload, own / f"{_plain(upload.stem) or 'rows'}{upload.suffix.lower()}")
+    target = own / (_plain(upload.stem) or "images")
+    if not target.is_dir():
+        unpack_images(upload, target, limits=limits)
+        if folder is None:
+            make_room(cache_folder(), keep=own)
+    mark_used(own)
+    return target
 
 
 def check_upload(upload: Path, *, limits: Limits = Limits()) -> None:
@@ -79,18 +85,18 @@ def unpack_images(archive: Path, target: Path, *, limits: Limits = Limits()) -> 
 
     Raises: TaskError if an entry leads outside, is encrypted, a link, no picture, damaged, or if there is too much.
     """
-    temporary = None
     try:
         with zipfile.ZipFile(archive) as packed:
             entries = _checked_entries(packed, archive.name, limits)
             target.parent.mkdir(parents=True, exist_ok=True)
             _check_disk(archive.name, target.parent, sum(entry.file_size for entry in entries))
-            temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=".unpacking-"))
-            left = limits.total_bytes
-            for entry in entries:
-                left -= _write_entry(packed, entry, temporary / entry.filename, left, archive.name)
-                check_picture(temporary / entry.filename, f'"{entry.filename}" in "{archive.name}"')
-        os.replace(temporary, target)
+            with held_folder(target.parent, ".unpacking-") as temporary:
+                left = limits.total_bytes
+                for entry in entries:
+                    path = temporary / target.name / entry.filename
+                    left -= _write_entry(packed, entry, path, left, archive.name)
+                    check_picture(path, f'"{entry.filename}" in "{archive.name}"')
+                os.replace(temporary / target.name, target)
         return target
     except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, NotImplementedError, RuntimeError) as problem:
         raise _refused(archive.name, "a sound zip file", str(problem)[:120], "Pack it again.") from problem
@@ -100,8 +106,6 @@ def unpack_images(archive: Path, target: Path, *, limits: Limits = Limits()) -> 
         reason = problem.strerror or str(problem)
         raise _refused(archive.name, "a zip file, and room on the disk", reason, "Pack it again.") from problem
     finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
         with suppress(OSError):
             target.parent.rmdir()  # if nothing is in it
 
@@ -124,9 +128,37 @@ def check_picture(path: Path, what: str) -> None:
         ) from problem
 
 
+def _digest(upload: Path) -> str:
+    digest = hashlib.sha256()
+    with upload.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()[:16]
+
+
+def _copied(upload: Path, target: Path) -> Path:
+    """A data file at `target`, whole or not there. Raises: TaskError if there is no room for it."""
+    if target.is_file():
+        mark_used(target.parent)
+        return target
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with held_folder(target.parent, ".unpacking-") as temporary:
+            shutil.copyfile(upload, temporary / target.name)
+            os.replace(temporary / target.name, target)
+    except OSError as problem:
+        with suppress(OSError):
+            target.parent.rmdir()
+        reason = problem.strerror or str(problem)
+        raise TaskError(
+            f'"{upload.name}" cannot be kept: expected room on the disk, got "{reason}". Free some space, or send less.'
+        ) from problem
+    return target
+
+
 def _checked_entries(packed: zipfile.ZipFile, name: str, limits: Limits) -> list[zipfile.ZipInfo]:
     """The entries to unpack, by what the zip says of them; nothing has been unpacked yet."""
-    entries = [entry for entry in packed.infolist() if not entry.is_dir() and not _is_litter(entry.filename)]
+    entries = [entry for entry in packed.infolist() if not entry.filename.endswith("/") and not _is_litter(entry.filename)]
     if len(entries) > limits.files:
         raise _refused(name, f"at most {limits.files:,} files", f"{len(entries):,}", "Send fewer.")
     for entry in entries:
@@ -150,7 +182,7 @@ def _checked_entries(packed: zipfile.ZipFile, name: str, limits: Limits) -> list
 def _check_entry(entry: zipfile.ZipInfo, name: str) -> None:
     path, mode = PurePosixPath(entry.filename.replace("\\", "/")), entry.external_attr >> 16
     shown = f'"{entry.filename[:120]}"'
-    if path.is_absolute() or ".." in path.parts or ":" in path.parts[0] or "\\" in entry.filename:
+    if not path.parts or path.is_absolute() or ".." in path.parts or ":" in path.parts[0] or "\\" in entry.filename:
         raise _refused(name, "paths inside the zip", shown, "It would be written outside; pack the folders anew.")
     if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
         raise _refused(name, "plain files", f"the link or device {shown}", "Pack the pictures themselves.")

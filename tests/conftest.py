@@ -73,6 +73,16 @@ def pool_folder(tmp_path):
     return shutil.copytree(ZOO_FOLDER / "digits", tmp_path / "pool")
 
 
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A Hub that this process's client speaks to, where `tester` may write under its own name."""
+    from tests.loopback_hub import connect, loopback_hub
+
+    with loopback_hub(tmp_path / "hub") as running:
+        connect(monkeypatch, running, tmp_path / "home")
+        yield running
+
+
 def pytest_terminal_summary(terminalreporter):
     """Lists the parameters whose Fisher was computed one example at a time, by family of models and reason."""
     notes = {}

@@ -15,6 +15,8 @@ LEVELS = {
     "zoo": 0,  # its __init__: where the embedded files lie
     "parameters": 0.5,
     "devices": 0.5,
+    "claims": 0.5,  # of configurations, against what is stored
+    "documents": 0.5,  # YAML and JSON that strangers wrote
     "references": 0.5,
     "rules": 1,
     "scales": 1,
@@ -24,6 +26,8 @@ LEVELS = {
     "refusals": 1,  # of the Hub, as messages
     "hub": 1.2,
     "headers": 1.4,  # of checkpoints, before their weights are read
+    "leftovers": 0.5,  # of killed processes
+    "cache_space": 1.3,
     "cache": 1.4,
     "tensor_files": 1.4,
     "chunks": 1.6,
@@ -35,10 +39,13 @@ LEVELS = {
     "zero_shot": 1,  # CLIP's towers as classifiers
     "text_to_text": 1,  # T5 as a classifier
     "alignment": 1,  # of a dataset's labels with a model's outputs
+    "own_data": 1,  # of files and datasets: nothing that they only name
     "hub_datasets": 1.2,
     "shares": 1,  # of rows that are cut into splits
+    "upload_references": 0.5,
     "sources": 1.5,  # of a task's rows
     "uploads": 1.6,
+    "device_memory": 2,
     "columns": 2.3,  # of a task's dataset, as its checkpoint needs them
     "encoding": 2.3,  # of a task's rows, by its checkpoint's processor
     "task_fields": 2.35,
@@ -55,6 +62,7 @@ LEVELS = {
     "evaluation_tasks": 3,
     "recipe": 3.5,  # checks a recipe's words against merge's
     "blueprints": 3.5,  # of models, without their weights
+    "limits": 3.55,  # of what strangers may ask for
     "preflight": 3.6,
     "prepared": 3.7,
     "diagnostics": 4.5,  # its modules stand a level lower, some on the pipeline's result

@@ -8,16 +8,20 @@ from torch import Tensor, nn
 
 # What one batch keeps for its backward pass on a CPU: more makes nothing faster there, and stopping slower.
 CPU_ACTIVATIONS_BYTES = 2**30
+# What torch and the libraries below it say; cuBLAS and cuDNN allocate for themselves.
+SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "STATUS_ALLOC_FAILED")
 MOST_EXAMPLES = {"cpu": 64, "cuda": 256}
+
+
+class MemoryWarning(UserWarning):
+    """Memory ran out, and what was asked for is done in a slower way: as right."""
 
 
 def is_out_of_memory(problem: BaseException) -> bool:
     """Whether a device or the machine had no more memory to give."""
     if isinstance(problem, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(problem, RuntimeError) and any(
-        sign in str(problem) for sign in ("out of memory", "can't allocate memory", "not enough memory")
-    )
+    return isinstance(problem, RuntimeError) and any(sign in str(problem) for sign in SIGNS)
 
 
 def free_bytes(device: torch.device) -> int:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from merging.errors import FisherError, require_choice
 from merging.gradients.check import EXAMPLES, checked, chosen_rows
 from merging.gradients.factors import LABELS, Columns, Draws, causal_columns, columns_for, resolve_labels
-from merging.gradients.memory import MOST_EXAMPLES, fitting_examples, free_bytes, is_out_of_memory
+from merging.gradients.memory import MOST_EXAMPLES, MemoryWarning, fitting_examples, free_bytes, is_out_of_memory
 from merging.gradients.outputs import check_targets, counted_positions, fitting_targets, likelihood_of, logits_of
 from merging.gradients.per_example import add_by_loop, batch_length, numbers_each, rows_of, trimmed
 from merging.gradients.readiness import frozen, original
@@ -103,6 +103,11 @@ class SquaredGradients:
         self.examples += count
         return count
 
+    @property
+    def at_most(self) -> int | None:
+        """The most examples at a time, where memory has run out."""
+        return self._most
+
     def about(self) -> dict[str, object]:
         """Whatever, besides `sums` and `examples`, an estimate needs to go on as if it had never stopped."""
         return {name.lstrip("_"): getattr(self, name) for name in STATE + SIZES}
@@ -134,6 +139,8 @@ class SquaredGradients:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         self._most = middle = len(places) // 2
+        told = f"Memory ran out: the Fisher takes at most {middle} examples at a time."
+        warnings.warn(told, MemoryWarning, stacklevel=2)
         for half in (slice(0, middle), slice(middle, len(places))):
             self._add(rows_of(inputs, half), None if targets is None else targets[half], places[half], set(done))
 

@@ -99,7 +99,7 @@ class Bench:
         prepared, chosen = self._prepared, self._recipe.with_weights(weights)
         merged = prepared.merge(chosen, rule=rule, on_progress=lambda fraction, text: pause())
         models = prepared.merged_models(self._target, merged, chosen.weights)
-        predictions = predict(models, prepared.batches(self._split), between=pause)
+        predictions = predict(models, prepared.batches(self._split), between=pause, memory=prepared.memory)
         names = [entry.name for entry in prepared.tasks]
         return trial_of(rule, weights, dict(zip(names, predictions, strict=True)), self._groups)
 

@@ -107,7 +107,11 @@ def test_a_ninth_model_is_refused():
 def test_a_hosted_page_reads_no_files_and_pushes_nothing_for_strangers(monkeypatch, reviews):
     monkeypatch.setenv("SPACE_ID", "someone/studio")
     told = "This cannot be done here: expected a page on your own machine"
-    assert told in looked(CHECKPOINT, str(reviews), "")[0]
     assert told in suggested(CHECKPOINT, FOUND, ["image"], "parity")[0]
-    assert told in added(OWN, [], CHECKPOINT, FOUND, ["image"], "parity", "")[0]
+    closed = "cannot be opened here: expected an embedded checkpoint or task"
+    found = (str(reviews), ("image",), "parity")
+    assert closed in looked(CHECKPOINT, str(reviews), "")[0]
+    assert closed in added(OWN, [], CHECKPOINT, FOUND, ["image"], "parity", "")[0]
+    assert closed in added(OWN, [], TASK, found, ["image"], "parity", "")[0]
+    assert str(reviews.parent) not in looked(CHECKPOINT, str(reviews), "")[0]
     assert told in pushed("someone/merged", "", True, *form())[0]

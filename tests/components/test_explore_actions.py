@@ -11,6 +11,7 @@ from components import explore_actions as actions
 from components.explore_trials import TRIED, Tried, search_key
 from components.form import ROWS
 from components.jobs import REGISTRY, Registry
+from components.journal import _digest
 from components.right_of_way import RightOfWay
 from components.store import STORE
 from merging import prepare
@@ -207,6 +208,19 @@ def test_long_work_waits_for_what_is_live_but_not_for_ever():
     assert order[-1] == "enough"
 
 
+def test_where_hands_never_rest_long_work_hardly_waits():
+    """One visitor's hand rests now and then; fifty visitors' hands never do, and their estimates must end, too."""
+    way = RightOfWay(quiet_s=30, patience_s=0.2)
+    with way.taken():
+        begun = time.monotonic()
+        way.give(limit_s=0.5)
+        assert time.monotonic() - begun > 0.45
+    with way.taken():  # before it was quiet
+        begun = time.monotonic()
+        way.give(limit_s=5)
+        assert time.monotonic() - begun < 2
+
+
 def test_a_search_does_not_keep_an_estimate_waiting():
     registry, ended = Registry(), threading.Event()
     search = registry.start("search", lambda on_progress: ended.wait(60), lane="search")
@@ -215,3 +229,12 @@ def test_a_search_does_not_keep_an_estimate_waiting():
     assert search.active
     ended.set()
     assert search.ended.wait(30)
+
+
+def test_a_search_that_a_restart_ended_is_told(recipe, monkeypatch):
+    monkeypatch.setitem(REGISTRY._journal._lost, _digest("0" * 32), {"kind": "search of λ", "at": 0.0})
+    answer = shown(recipe, job_id="0" * 32)
+    assert "The server was restarted before your search of λ had ended" in answer[PROGRESS]
+    assert answer[JOB] == "", "said once"
+    assert answer[LABEL]["interactive"]
+    assert "restarted" not in shown(recipe, job_id="1" * 32)[PROGRESS]

@@ -2,6 +2,7 @@
 
 import json
 import math
+import threading
 
 import pytest
 
@@ -218,8 +219,7 @@ def test_a_step_whose_numbers_are_missing_says_what_to_press(monkeypatch):
 def test_a_lesson_is_stopped_and_its_numbers_of_before_stay(numbers):
     job = begin_lesson(ROBUST)
     assert last_job(ROBUST) is job
-    shown = learn_lessons.stopped(_visit(ROBUST, 1), 2, 0.5)
-    assert shown[14]["visible"] is True
+    learn_lessons.stopped(_visit(ROBUST, 1), 2, 0.5)
     assert job.ended.wait(WAIT_S)
     assert job.state == "stopped"
     assert numbers_of(ROBUST) is numbers[ROBUST]
@@ -237,3 +237,27 @@ def test_a_lesson_that_failed_says_why_and_may_be_computed_again(numbers, monkey
     shown = learn_lessons.polled(stored, 2, 0.5)
     assert "The pool is gone" in shown[15]
     assert shown[13]["visible"] is True
+
+
+def test_a_lesson_is_stopped_for_its_visitor_only(numbers, monkeypatch):
+    go_on, begun, who = threading.Event(), threading.Event(), ["a"]
+
+    def slow(lesson, on_progress):
+        begun.set()
+        assert go_on.wait(WAIT_S)
+        on_progress(0.5, "half")
+        return numbers[lesson.key]
+
+    monkeypatch.setattr(learn_numbers, "compute", slow)
+    monkeypatch.setattr(learn_numbers, "visitor", lambda: who[0])
+    monkeypatch.setattr(learn_lessons, "numbers_of", lambda key: None)
+    first = begin_lesson(DOMAIN)
+    who[0] = "b"
+    assert last_job(DOMAIN) is None, "what others began is not this visitor's to stop"
+    second = begin_lesson(DOMAIN)
+    assert second.run is first.run
+    assert begun.wait(WAIT_S)
+    learn_lessons.stopped(_visit(DOMAIN, 1), 2, 0.5)
+    go_on.set()
+    assert first.ended.wait(WAIT_S)
+    assert (first.state, second.state) == ("done", "stopped")

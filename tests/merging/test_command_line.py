@@ -67,7 +67,7 @@ def test_json_is_alone_on_standard_output(recipe_file, tmp_path, capsys):
     content = json.loads(capsys.readouterr().out)
     assert content.keys() == {"scores", "timings", "output"}
     assert content["output"] == str(tmp_path / "out")
-    assert content["timings"].keys() == {"open", "fisher", "merge", "evaluate", "export"}
+    assert content["timings"].keys() == {"open", "fisher", "merge", "evaluate", "compare", "export"}
     assert content["scores"].keys() == {"fisher", "isotropic", "ensemble", "experts"}
     assert content["scores"]["fisher"]["parity"].keys() == {"metric", "value", "low", "high", "n"}
     assert content["scores"] == json.loads((tmp_path / "out" / "scores.json").read_text())

@@ -1,5 +1,7 @@
 """Predictions equal those of one example at a time, however models and inputs are shared."""
 
+import copy
+
 import numpy
 import pytest
 import torch
@@ -98,3 +100,25 @@ def test_equal_inputs_are_one_tensor_and_labels_stay_apart():
     assert not torch.equal(shared[0][0]["labels"], shared[1][0]["labels"])
     other = share_equal_inputs([labelled("vit-2", 3), labelled("vit-2", 4)])
     assert other[0][0]["pixel_values"] is not other[1][0]["pixel_values"]
+
+
+def test_models_are_as_they_were_while_something_is_predicted_with_them(four_result):
+    """Others copy them, and predict with them, at any time: what is written into a copy must be what answers there."""
+    prepared = four_result.prepared
+    model, batches = prepared.modules[0], prepared.batches("test")[0]
+    copies = []
+
+    def copied():
+        with torch.inference_mode(False):  # as another thread copies it
+            copies.append(copy.deepcopy(model))
+
+    (plain,) = predict([model], [batches], between=copied)
+    assert copies
+    with torch.no_grad():
+        for own in copies[-1].parameters():
+            own.zero_()
+    (changed,) = predict([copies[-1]], [batches])
+    assert not numpy.allclose(changed.probabilities, plain.probabilities)
+    assert numpy.ptp(changed.probabilities, axis=0).max() == 0, "a model of zeros answers every input alike"
+    (nested,) = predict([model], [batches], between=lambda: predict([model], [batches[:1]]))
+    numpy.testing.assert_allclose(nested.probabilities, plain.probabilities, atol=1e-6)

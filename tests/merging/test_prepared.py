@@ -1,5 +1,7 @@
 """What a merge needs beside parameters: buffers, and a base that is no classifier."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy
@@ -77,3 +79,31 @@ def test_a_base_may_be_a_body_without_a_head(tmp_path):
         assert torch.equal(opened[f"vit.{name}"], tensor)
     with pytest.raises(CheckpointError, match="expected a classifier"):
         open_checkpoint(str(tmp_path / "body"))
+
+
+def test_who_waits_between_batches_keeps_nobody_else_waiting(four_result):
+    """Else a move of one visitor waits for the evaluation of another, which waits for the move."""
+    prepared, weights = four_result.prepared, four_result.recipe.weights
+    waiting, others_are_done = threading.Barrier(prepared.at_once + 2), threading.Event()
+
+    def between():
+        if not others_are_done.is_set():
+            waiting.wait(60)
+            assert others_are_done.wait(60)
+
+    with ThreadPoolExecutor() as threads:
+        patient = [
+            threads.submit(prepared.predict_merged, four_result.merged, "test", weights, between=between)
+            for _ in range(prepared.at_once + 1)
+        ]
+        waiting.wait(60)
+        try:
+            quick = threads.submit(prepared.predict_merged, four_result.merged, "test", weights).result(60)
+        finally:
+            others_are_done.set()
+        found = [one.result(60) for one in patient]
+    for predictions in [quick, *found]:
+        for task, prediction in predictions.items():
+            numpy.testing.assert_allclose(
+                prediction.probabilities, four_result.predictions["fisher"][task].probabilities, atol=1e-6
+            )

@@ -84,6 +84,6 @@ def test_the_calls_of_the_architecture_page_work_as_written():
 
 
 def test_a_result_has_scores_merged_and_timings(four_result):
-    assert set(four_result.timings) == {"open", "fisher", "merge", "evaluate"}
+    assert set(four_result.timings) == {"open", "fisher", "merge", "evaluate", "compare"}
     assert set(four_result.scores) == {"fisher", "isotropic", "ensemble", "experts"}
     assert all(isinstance(tensor, torch.Tensor) for tensor in four_result.merged.values())

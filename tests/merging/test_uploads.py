@@ -1,8 +1,13 @@
 """Uploads: what is refused before it is read, what is refused while it is unpacked, and that nothing is half written."""
 
 import io
+import os
 import struct
+import subprocess
+import sys
+import time
 import zipfile
+from pathlib import Path
 
 import numpy
 import pytest
@@ -11,6 +16,9 @@ from PIL import Image
 from merging import open_task
 from merging.errors import TaskError
 from merging.uploads import Limits, receive_upload, unpack_images
+from tests.merging.test_full_disk import small_disk
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def picture(value=0, size=8, form="PNG"):
@@ -105,7 +113,78 @@ def test_the_same_upload_is_unpacked_once(tmp_path):
 def test_a_data_file_is_taken_as_it_is(tmp_path):
     path = tmp_path / "rows.csv"
     path.write_text("text,label\na,0\n")
-    assert receive_upload(path, tmp_path / "into") == path
+    assert receive_upload(path) == path
+
+
+def test_a_visit_has_its_own_copy_of_a_data_file(tmp_path):
+    path = tmp_path / "my rows.CSV"
+    path.write_text("text,label\na,0\n")
+    found = receive_upload(path, tmp_path / "into")
+    assert found.is_relative_to(tmp_path / "into")
+    assert found.name == "my-rows.csv"
+    assert receive_upload(path, tmp_path / "into") == found
+    path.unlink()
+    assert found.read_text() == "text,label\na,0\n"
+    assert [one for one in (tmp_path / "into").rglob("*") if one.is_file()] == [found]
+
+
+UNPACKING = """
+import sys
+from pathlib import Path
+from merging.uploads import receive_upload
+print("ready", flush=True)
+sys.stdin.readline()
+print(receive_upload(Path(sys.argv[1]), Path(sys.argv[2])))
+"""
+
+
+def test_two_processes_unpack_the_same_upload_at_once(tmp_path):
+    archive = packed(tmp_path / "a.zip", classes(40))
+    command = [sys.executable, "-c", UNPACKING, str(archive), str(tmp_path / "into")]
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    processes = [subprocess.Popen(command, cwd=ROOT, text=True, **pipes) for _ in range(2)]
+    try:
+        assert [process.stdout.readline() for process in processes] == ["ready\n"] * 2
+        for process in processes:
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        outputs = [process.communicate(timeout=60) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    assert outputs[0][0] == outputs[1][0]
+    found = Path(outputs[0][0].strip())
+    assert sum(path.is_file() for path in found.rglob("*")) == 80
+    assert [path for path in found.parent.iterdir() if path != found] == []
+
+
+def test_a_data_file_for_which_there_is_no_room_is_told_and_nothing_is_left(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("text,label\n" + "a,0\n" * 100_000)
+    with small_disk(tmp_path / "disk"):
+        with pytest.raises(TaskError, match=r'"rows.csv" cannot be kept: expected room on the disk, got "'):
+            receive_upload(path, tmp_path / "disk" / "uploads")
+        assert [one for one in (tmp_path / "disk").rglob("*") if one.name != "uploads"] == []
+
+
+def test_without_a_folder_a_zip_is_unpacked_into_the_cache_and_counts_there(tmp_path, fresh_cache, monkeypatch):
+    first = receive_upload(packed(tmp_path / "a.zip", classes()))
+    assert first.is_relative_to(fresh_cache / "uploads")
+    old = time.time() - 24 * 3600
+    os.utime(first.parent, (old, old))
+    monkeypatch.setenv("FISHER_CACHE_LIMIT", "0")
+    second = receive_upload(packed(tmp_path / "b.zip", classes(3)))
+    assert second.is_dir()
+    assert list((fresh_cache / "uploads").iterdir()) == [second.parent]
+
+
+def test_an_upload_that_is_opened_again_is_not_the_next_to_go(tmp_path, fresh_cache):
+    archive = packed(tmp_path / "a.zip", classes())
+    found = receive_upload(archive)
+    os.utime(found.parent, (0, 0))
+    assert receive_upload(archive) == found
+    assert found.parent.stat().st_mtime > time.time() - 60
 
 
 @pytest.mark.parametrize(

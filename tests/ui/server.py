@@ -35,15 +35,17 @@ class Server:
     def require_alive(self) -> None:
         """Fails, showing the log, if the server has died or told of a bug."""
         assert self.process.poll() is None, f"The server ended with {self.process.returncode}:\n{self.log()[-4000:]}"
-        bugs = [end for end in _tracebacks(self.log()) if not end.startswith(REFUSED)]
+        bugs = [end for end in _tracebacks(self.log()) if not end.startswith(REFUSED)] + _logged_bugs(self.log())
         assert not bugs, f"{bugs}\n{self.log()[-4000:]}"
 
 
 @contextmanager
-def serving(folder: Path, **environment: str) -> Iterator[Server]:
+def serving(
+    folder: Path, *, command: tuple[str, ...] = (sys.executable, "app.py"), root: Path = ROOT, **environment: str
+) -> Iterator[Server]:
     """`python app.py` on a free port, with caches below `folder` and these environment variables."""
     folder.mkdir(parents=True, exist_ok=True)
-    port = _free_port()
+    port = int(environment.get("GRADIO_SERVER_PORT") or _free_port())
     own = {
         "OMP_WAIT_POLICY": "PASSIVE",
         "GRADIO_SERVER_NAME": "127.0.0.1",
@@ -58,8 +60,8 @@ def serving(folder: Path, **environment: str) -> Iterator[Server]:
     log_path = folder / "server.log"
     with log_path.open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "app.py"],
-            cwd=ROOT,
+            command,
+            cwd=root,
             env={**os.environ, **own, **environment},
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -98,6 +100,11 @@ def _tracebacks(log: str) -> list[str]:
         lines = part.splitlines()
         ends.append(next((line for line in lines if line and not line.startswith(" ")), lines[-1] if lines else ""))
     return ends
+
+
+def _logged_bugs(log: str) -> list[str]:
+    """The lines of JSON that tell of a bug."""
+    return [line for line in log.splitlines() if line.startswith("{") and '"level": "ERROR"' in line]
 
 
 def _free_port() -> int:

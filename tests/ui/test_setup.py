@@ -25,7 +25,7 @@ SHOUT = "<b onmouseover=window.hacked=1>loud<i>"
 
 
 def _few_examples(page, examples: int) -> None:
-    """So few Fisher examples that an estimation takes a second; each test has a number of its own."""
+    """As many Fisher examples, few so that an estimation takes a second; each test has a number of its own."""
     page.get_by_role("button", name="Fisher estimation").click()
     field = page.get_by_role("spinbutton", name="Fisher examples")
     field.fill(str(examples))
@@ -88,14 +88,17 @@ def test_an_estimation_survives_a_reload_and_stops_when_asked(page, server):
     stop = page.get_by_role("button", name="Stop", exact=True)
     expect(stop).to_be_disabled()
     # Other Fishers than a lesson may have estimated on this server.
-    page.get_by_role("button", name="Fisher estimation").click()
+    _few_examples(page, 2048)  # all there are: it must still go on after the reload
     page.get_by_label("Seed", exact=True).fill("3")
     pick(page, "Preset", "Five seeds of one task")
     expect(stop).to_be_enabled()
     progress = page.locator("#progress")
     expect(progress.get_by_role("progressbar")).to_be_visible()
     expect(progress).to_contain_text("Fisher of seed-")
-    settle(page)  # an answer that is cut off is an error in the console
+    settle(page)
+    # An answer that is cut off is an error in the console: reload between two questions.
+    with page.expect_event("requestfinished", lambda request: "queue/data" in request.url):
+        pass
     open_page(page, server.url)  # the reload
     expect(progress).to_contain_text("Fisher of seed-")
     expect(stop).to_be_enabled()
