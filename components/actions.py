@@ -10,7 +10,7 @@ from components.add_model import OWN
 from components.checks import checked
 from components.export_panel import described
 from components.figures import NARROW_PX
-from components.form import ROWS, Form, recipe_of
+from components.form import ROWS, Form, recipe_of, texts
 from components.jobs import REGISTRY
 from components.latest import session_hash
 from components.merge_history import listed
@@ -102,7 +102,7 @@ def models_checked(*values: object) -> list[object]:
 
 def equal_weights(models: list[str]) -> list[object]:
     """The same λ for every model."""
-    return set_to([1 / max(len(models), 1)] * len(models))
+    return set_to([1 / max(len(texts(models)), 1)] * len(texts(models)))
 
 
 def weights_by_size(*values: object) -> list[object]:

@@ -16,7 +16,7 @@ from components.visitors import visitor
 from components.weight_sliders import rows_for
 from merging.errors import MergingError, RecipeError
 from merging.pools import open_pool
-from merging.references import is_folder
+from merging.references import is_file, is_folder
 from merging.sources import FORMATS
 from merging.upload_references import UPLOAD, upload_reference
 from merging.uploads import receive_upload
@@ -174,7 +174,11 @@ def _reference(task: str, config: str) -> Reference:
         raise RecipeError("There is no dataset: expected an id, a folder or a file, got nothing. Name the dataset.")
     if is_hosted() and not task.startswith(("zoo:", UPLOAD)):
         return {"dataset": task, **({"config": config} if config else {})}
-    is_id = task.count("/") <= 1 and not task.startswith((".", "/", "~", "zoo:", UPLOAD)) and not Path(task).exists()
+    is_id = (
+        task.count("/") <= 1
+        and not task.startswith((".", "/", "~", "zoo:", UPLOAD))
+        and not (is_file(task) or is_folder(task))
+    )
     if is_id and not Path(task).suffix:
         return {"dataset": task, **({"config": config} if config else {})}
     return task

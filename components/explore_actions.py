@@ -9,7 +9,7 @@ from components.explore_figures import Explored, curve_picture, objective_title,
 from components.explore_maps import lines_picture, map_picture, search_picture
 from components.explore_texts import best_html, odds_html, search_progress
 from components.explore_trials import TRIED, reported, search_key
-from components.form import ROWS, Form, recipe_of
+from components.form import ROWS, Form, recipe_of, texts
 from components.frames import empty, framed
 from components.jobs import REGISTRY, Job
 from components.modes import is_hosted
@@ -73,7 +73,7 @@ def watched(drawn: str, job_id: str, objective: str, budget: float, width_px: fl
 def picked(value: str, models: list[str]) -> list[object]:
     """A chosen point: notice, sliders. What arrives may be anything."""
     try:
-        return ["", *set_to(parsed(value, len(models or ())))]
+        return ["", *set_to(parsed(value, len(texts(models))))]
     except RecipeError as problem:
         return [notice(str(problem), "error"), *[gr.skip()] * ROWS]
 
@@ -94,7 +94,7 @@ def best_used(objective: str, *values: object) -> list[object]:
 
 def odds_moved(odds: float, models: list[str]) -> list[object]:
     """The log-odds of the first of two models: text, sliders."""
-    if len(models or ()) != 2 or not isinstance(odds, int | float) or not abs(odds) < math.inf:
+    if len(texts(models)) != 2 or not isinstance(odds, int | float) or not abs(odds) < math.inf:
         return [gr.skip()] * (1 + ROWS)
     first = 1 / (1 + math.exp(-max(-50.0, min(50.0, odds))))
     return [odds_html(models, [first, 1 - first]), *set_to([first, 1 - first])]
@@ -111,7 +111,7 @@ def odds_of(*values: object) -> object:
 
 def budget_of(models: list[str]) -> object:
     """How many merges are worth trying at first: the picture's points for two or three models, a search for more."""
-    return BUDGETS.get(len(models or ()), LONG_BUDGET)
+    return BUDGETS.get(len(texts(models)), LONG_BUDGET)
 
 
 def parsed(value: object, count: int) -> list[float]:

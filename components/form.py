@@ -40,7 +40,7 @@ class Form:
         """From the widgets' values: the named fields, then the sliders. Who calls a page by its API may send anything."""
         count = len(Form.__dataclass_fields__) - 1
         models, heads, tasks, *others = values[:count]
-        return Form(_texts(models), heads, _texts(tasks), *others, weights=tuple(values[count : count + ROWS]))
+        return Form(texts(models), heads, texts(tasks), *others, weights=tuple(values[count : count + ROWS]))
 
 
 def recipe_of(form: Form, *, hosted: bool) -> Recipe:
@@ -116,7 +116,8 @@ def model_name(value: str) -> str:
     return short_name(value.partition(WITH_TASK)[0])
 
 
-def _texts(values: object) -> list[str]:
+def texts(values: object) -> list[str]:
+    """What a list of models or tasks holds, as text; nothing of what is no list."""
     return [one if isinstance(one, str) else shown(one) for one in values] if isinstance(values, list | tuple) else []
 
 

@@ -122,7 +122,7 @@ class Journal:
 
 
 def _digest(job_id: str) -> str:
-    return hashlib.sha256(job_id.encode()).hexdigest()
+    return hashlib.sha256(job_id.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _read(path: Path) -> dict[str, dict[str, object]]:

@@ -9,8 +9,9 @@
   };
 
   const quoted = (value) => (/[",\n\r]/.test(value) ? `"${value.replaceAll('"', '""')}"` : value);
-  // A spreadsheet would run what begins like a formula.
-  const harmless = (value) => (/^[=@\t]|^[+-](?![\d.])/.test(value) ? `'${value}` : value);
+  // A spreadsheet would run what begins like a formula; numbers stay numbers.
+  const isNumber = (value) => /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(value);
+  const harmless = (value) => (/^\s*[=+@\-＝＋－＠]|^[\t\r\n]/.test(value) && !isNumber(value) ? `'${value}` : value);
 
   const csv = (table) =>
     [...table.rows]

@@ -43,7 +43,8 @@ class Visits:
     def add(self, visit: str | None, result: Result, name: str = "") -> str:
         """Keeps a result; returns the visit's id, a new one where `visit` is not known."""
         with self._lock:
-            visit = visit if visit in self._merges or is_visit(visit) else uuid.uuid4().hex
+            known = isinstance(visit, str) and (visit in self._merges or is_visit(visit))
+            visit = visit if known else uuid.uuid4().hex
             merges = self._merges.setdefault(visit, [])
             number = 1 + max([int(merge.name.split(" ")[1]) for merge in merges if _is_numbered(merge.name)], default=0)
             merges.append(_merge_of(result, _free(name.strip()[:LONGEST_NAME], merges) or f"merge {number}"))
@@ -56,7 +57,7 @@ class Visits:
     def of(self, visit: str | None) -> list[Merge]:
         """The merges of a visit, the newest last; none where it is not known."""
         with self._lock:
-            return list(self._merges.get(visit or "", []))
+            return list(self._merges.get(visit, [])) if isinstance(visit, str) else []
 
     def named(self, visit: str | None, name: str | None) -> Merge | None:
         """One merge of a visit."""

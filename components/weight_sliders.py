@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import gradio as gr
 
-from components.form import ROWS, model_name
+from components.form import ROWS, model_name, texts
 from merging.references import unique_names
 
 
@@ -51,7 +51,7 @@ def create_weight_sliders(models: Sequence[str]) -> WeightSliders:
 
 def slider_names(models: Sequence[str]) -> list[str]:
     """The names that the sliders carry, unique, as in the merge."""
-    return unique_names([model_name(value) for value in models])
+    return unique_names([model_name(value) for value in texts(models)])
 
 
 def rows_for(models: Sequence[str]) -> list[dict[str, object]]:

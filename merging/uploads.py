@@ -158,7 +158,9 @@ def _copied(upload: Path, target: Path) -> Path:
 
 def _checked_entries(packed: zipfile.ZipFile, name: str, limits: Limits) -> list[zipfile.ZipInfo]:
     """The entries to unpack, by what the zip says of them; nothing has been unpacked yet."""
-    entries = [entry for entry in packed.infolist() if not entry.filename.endswith("/") and not _is_litter(entry.filename)]
+    entries = [
+        entry for entry in packed.infolist() if not entry.filename.endswith("/") and not _is_litter(entry.filename)
+    ]
     if len(entries) > limits.files:
         raise _refused(name, f"at most {limits.files:,} files", f"{len(entries):,}", "Send fewer.")
     for entry in entries:

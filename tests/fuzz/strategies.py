@@ -5,10 +5,13 @@ The number of examples is that of a test; `FUZZ_TIMES=20 python -m pytest tests/
 
 import copy
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
+
+from merging.errors import MergingError
 
 TIMES = int(os.environ.get("FUZZ_TIMES", "1"))
 # Longer than any answer to a visitor may take, in seconds.
@@ -17,10 +20,48 @@ LONGEST_S = 20
 # Texts that mean something to what reads them: paths, ids, tags, templates, formulas, markup, halves of characters.
 TEXTS = (
     *("", " ", "\0", "\ud800", "\u202e", "a" * 300, "a" * 100_000, "ä€𝄞", "\x1b[31m", "%00", "{", "[", '{"a": ' * 2000),
-    *("..", "../..", "/", "//", "~", "~nobody-here/x", ".", "C:\\x", "a/b", "a/b@c", "a/b/c", "@", "a@b@c", "/etc/passwd"),
-    *("zoo:", "zoo:/", "zoo:digits", "zoo:digits/", "zoo:digits/parity", "zoo:../..", "zoo:digits/../..", "zoo:digits/\0"),
+    *(
+        "..",
+        "../..",
+        "/",
+        "//",
+        "~",
+        "~nobody-here/x",
+        ".",
+        "C:\\x",
+        "a/b",
+        "a/b@c",
+        "a/b/c",
+        "@",
+        "a@b@c",
+        "/etc/passwd",
+    ),
+    *(
+        "zoo:",
+        "zoo:/",
+        "zoo:digits",
+        "zoo:digits/",
+        "zoo:digits/parity",
+        "zoo:../..",
+        "zoo:digits/../..",
+        "zoo:digits/\0",
+    ),
     *(" => ", "zoo:digits/parity => zoo:digits/loop", "zoo:digits/parity => {", 'a => {"dataset": 5}', "=> =>"),
-    *("<b>", "<script>alert(1)</script>", "=1+1", "+1", "-1", "@x", "{{x}}", "%s", "{0}", "None", "nan", "inf", "1e999"),
+    *(
+        "<b>",
+        "<script>alert(1)</script>",
+        "=1+1",
+        "+1",
+        "-1",
+        "@x",
+        "{{x}}",
+        "%s",
+        "{0}",
+        "None",
+        "nan",
+        "inf",
+        "1e999",
+    ),
     *("fisher", "exact", "trace", "mean", "auto", "test", "keep", "merge", "all", "base", "zoo:digits/base", "digits"),
 )
 texts = st.one_of(st.sampled_from(TEXTS), st.text(max_size=20), st.text(st.characters(), max_size=5))
@@ -43,6 +84,20 @@ def budget(examples: int) -> settings:
     checks = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture]
     found = settings(max_examples=examples * TIMES, deadline=None, suppress_health_check=checks)
     return settings(found, derandomize=TIMES == 1)
+
+
+def mild(work: Callable[..., object], *given_values: object) -> object:
+    """What the work gives, or None where it refuses with a message that helps, and soon. All else is a bug."""
+    begun, told = time.monotonic(), None
+    try:
+        return work(*given_values)
+    except MergingError as problem:
+        told = str(problem)
+    finally:
+        assert time.monotonic() - begun < LONGEST_S
+    assert "expected" in told
+    assert len(told) < 4000
+    return None
 
 
 @st.composite

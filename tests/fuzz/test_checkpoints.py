@@ -20,8 +20,7 @@ from merging.pools import open_pool
 from merging.preflight import preflight
 from merging.recipe import ModelEntry, Recipe, preset_recipe
 from merging.zoo import ZOO_FOLDER
-from tests.fuzz.strategies import budget, changed, numbers, values
-from tests.fuzz.test_recipes import mild
+from tests.fuzz.strategies import budget, changed, mild, numbers, values
 
 SOURCE = ZOO_FOLDER / "digits" / "checkpoints" / "parity"
 WEIGHTS = (SOURCE / "model.safetensors").read_bytes()
@@ -55,7 +54,7 @@ def test_weights_that_are_cut_short_anywhere(folder, at):
 
 
 @given(flips=st.lists(st.tuples(st.integers(0, HEADER_BYTES - 1), st.integers(0, 7)), min_size=1, max_size=4))
-@budget(200)
+@budget(120)
 def test_bits_turned_in_the_header(folder, flips):
     content = bytearray(WEIGHTS)
     for at, bit in flips:
@@ -87,7 +86,7 @@ def test_any_header_over_sound_bytes(folder, header):
 
 
 @given(changed(CONFIG, st.one_of(numbers, values)))
-@budget(150)
+@budget(80)
 def test_any_configuration(folder, content):
     try:
         (folder / "config.json").write_text(json.dumps(content), encoding="utf-8")
@@ -111,7 +110,9 @@ def test_any_image_processor(folder, content):
     mild(open_checkpoint(str(folder)).processor)
 
 
-@pytest.mark.parametrize("text", ["", "[" * 200_000, '{"a":' * 100_000, "\ud800", "NaN", "null", "[]", '"x"', "9" * 10_000])
+@pytest.mark.parametrize(
+    "text", ["", "[" * 200_000, '{"a":' * 100_000, "\ud800", "NaN", "null", "[]", '"x"', "9" * 10_000]
+)
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors.index.json", "adapter_config.json"])
 def test_a_file_beside_the_weights_that_holds_anything(folder, name, text):
     before = (folder / name).read_bytes() if (folder / name).exists() else None
@@ -122,12 +123,16 @@ def test_a_file_beside_the_weights_that_holds_anything(folder, name, text):
         (folder / name).unlink() if before is None else (folder / name).write_bytes(before)
 
 
-@pytest.mark.parametrize("name", ["../other/model.safetensors", "/etc/hostname", "a/b", "..", "", 5, None, [], "\0", "x" * 300])
+@pytest.mark.parametrize(
+    "name", ["../other/model.safetensors", "/etc/hostname", "a/b", "..", "", 5, None, [], "\0", "x" * 300]
+)
 def test_an_index_leads_nowhere_outside_its_folder(tmp_path, name):
     copy = shutil.copytree(SOURCE, tmp_path / "copy")
     shutil.copytree(SOURCE, tmp_path / "other")
     (copy / "model.safetensors").rename(copy / "model-1.safetensors")
-    (copy / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": name, "b": "model-1.safetensors"}}))
+    (copy / "model.safetensors.index.json").write_text(
+        json.dumps({"weight_map": {"a": name, "b": "model-1.safetensors"}})
+    )
     with pytest.raises(MergingError, match="expected"):
         open_checkpoint(str(copy))
 
@@ -168,7 +173,9 @@ def test_weights_that_are_no_numbers_end_in_a_message_or_in_scores(tmp_path, fre
     recipe = preset_recipe(open_pool("digits"), "four-tasks")
     models = (ModelEntry(str(copy), recipe.models[0].task), recipe.models[1])
     fisher = {"labels": "exact", "examples": 16}
-    result = mild(lambda: _merged(Recipe.of({"models": [vars(one) for one in models], "fisher": fisher, "device": "cpu"})))
+    result = mild(
+        lambda: _merged(Recipe.of({"models": [vars(one) for one in models], "fisher": fisher, "device": "cpu"}))
+    )
     if result is not None:
         scores = [score.value for own in result.scores.values() for score in own.values()]
         assert all(0 <= value <= 1 for value in scores)

@@ -16,8 +16,8 @@ from merging.recipe import Recipe
 from merging.references import is_folder
 from merging.zoo import ZOO_FOLDER
 from tests.benchmarks.slider import form_values
-from tests.fuzz.strategies import budget, changed, scalars, texts, values
-from tests.fuzz.test_recipes import PIECES, SOUND, mild
+from tests.fuzz.strategies import budget, changed, mild, scalars, texts, values
+from tests.fuzz.test_recipes import PIECES, SOUND
 
 WIDTH_PX = 1200.0
 
@@ -49,7 +49,7 @@ def test_a_link_is_opened_or_gives_a_message(query):
     assert "<script" not in told
 
 
-@pytest.mark.parametrize("size", [10**3, 10**6, 10**9])
+@pytest.mark.parametrize("size", [10**3, 10**6, 10**8])
 def test_a_link_that_unpacks_to_much_is_refused_in_little_memory(size):
     packing = zlib.compressobj(9)
     pieces = [packing.compress(b"a" * min(size, 10**6)) for _ in range(max(1, size // 10**6))]
@@ -58,7 +58,9 @@ def test_a_link_that_unpacks_to_much_is_refused_in_little_memory(size):
     assert len(bomb) < LONGEST_QUERY or size > 10**6
 
 
-@pytest.mark.parametrize("query", ["?" + "a=b&" * 1900, "?" + "&" * 7000, "?recipe=" + "A" * 7000, "?recipe=&recipe=" * 400])
+@pytest.mark.parametrize(
+    "query", ["?" + "a=b&" * 1900, "?" + "&" * 7000, "?recipe=" + "A" * 7000, "?recipe=&recipe=" * 400]
+)
 def test_a_long_address_is_read_within_bounds(query):
     linked = mild(read_link, query)
     assert linked is None or linked.recipe is None
@@ -94,14 +96,14 @@ READERS = {
 
 
 @given(form=FORMS, reader=st.sampled_from(sorted(READERS)))
-@budget(600)
+@budget(400)
 def test_form_values_of_any_type_are_answered(form, reader):
     if isinstance(form, list) and len(form) == len(Form.__dataclass_fields__) - 1 + ROWS:
         json.dumps([one for one in READERS[reader](form) if isinstance(one, str)]).encode()
 
 
 @given(form=FORMS)
-@budget(300)
+@budget(150)
 def test_a_hosted_page_opens_no_folder_and_names_none_of_its_own(form):
     if not isinstance(form, list) or len(form) != len(Form.__dataclass_fields__) - 1 + ROWS:
         return

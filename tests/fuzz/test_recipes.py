@@ -1,6 +1,6 @@
 """Malformed recipes: whatever a file, a link or a script holds, a recipe comes out, or a message."""
 
-import time
+from itertools import pairwise
 
 import pytest
 import yaml
@@ -10,12 +10,11 @@ from hypothesis import strategies as st
 from components.links import link_query
 from components.opening import form_updates
 from merging.documents import LARGEST, Unreadable, read_yaml
-from merging.errors import MergingError
 from merging.pools import open_pool
 from merging.preflight import preflight
 from merging.recipe import Recipe, preset_recipe
 from merging.tasks import open_task
-from tests.fuzz.strategies import LONGEST_S, budget, changed, texts, values
+from tests.fuzz.strategies import budget, changed, mild, texts, values
 
 SOUND = yaml.safe_load(preset_recipe(open_pool("digits"), "robust").to_yaml())
 HUB_TASK = {"dataset": "org/name", "config": "a", "splits": {"fisher": "train", "test": "test"}, "text": ["a", "b"]}
@@ -24,25 +23,30 @@ WITH_MAPPING = {**SOUND, "models": [{**SOUND["models"][0], "task": HUB_TASK}, SO
 # Pieces of YAML that mean something to its reader.
 PIECES = (
     *("a: ", "- ", "? ", ": ", "[", "]", "{", "}", ", ", "\n", "\n  ", "|\n", ">\n", "&a ", "*a", "<<: ", "*b", "&b "),
-    *("!!python/object/apply:os.system ['true']", "!!python/name:os.system", "!!binary ", "!!set ", "!!omap ", "!!int ", "!!float "),
-    *("!!timestamp ", "!!bool ", "!x ", "%YAML 9.9\n", "---\n", "...\n", "2001-99-99", "2001-01-01", "0x" + "f" * 200, "1:2:3"),
+    *(
+        "!!python/object/apply:os.system ['true']",
+        "!!python/name:os.system",
+        "!!binary ",
+        "!!set ",
+        "!!omap ",
+        "!!int ",
+        "!!float ",
+    ),
+    *(
+        "!!timestamp ",
+        "!!bool ",
+        "!x ",
+        "%YAML 9.9\n",
+        "---\n",
+        "...\n",
+        "2001-99-99",
+        "2001-01-01",
+        "0x" + "f" * 200,
+        "1:2:3",
+    ),
     *('"\\ud800"', '"\\UFFFFFFFF"', "'", '"', "\t", "\0", "#", "@", "`", "=", "~", ".nan", ".inf", "-.inf", "9" * 5000),
     *("models: ", "fisher: ", "weight: ", "checkpoint: ", "task: ", "version: 1", "1e400", "_", "0b", "0o8", "-"),
 )
-
-
-def mild(work, *given_values):
-    """What the work gives, or None where it refuses with a message that helps, which is short, too."""
-    begun = time.monotonic()
-    try:
-        return work(*given_values)
-    except MergingError as problem:
-        assert "expected" in str(problem)
-        assert len(str(problem)) < 4000
-        str(problem).encode("utf-8", "surrogatepass")
-        return None
-    finally:
-        assert time.monotonic() - begun < LONGEST_S
 
 
 def used(recipe: Recipe) -> None:
@@ -51,7 +55,9 @@ def used(recipe: Recipe) -> None:
     mild(link_query, recipe)
     mild(form_updates, recipe, [])
     # An id that reads like one of the Hub would be asked for there.
-    if all(entry.checkpoint.startswith("zoo:") for entry in recipe.models) and (recipe.base or "zoo:").startswith("zoo:"):
+    if all(entry.checkpoint.startswith("zoo:") for entry in recipe.models) and (recipe.base or "zoo:").startswith(
+        "zoo:"
+    ):
         report = mild(preflight, recipe)
         assert report is None or report.checks
 
@@ -65,7 +71,7 @@ def test_a_text_is_a_recipe_or_gives_a_message(text):
 
 
 @given(changed(SOUND))
-@budget(500)
+@budget(300)
 def test_a_sound_recipe_with_a_part_replaced(content):
     recipe = mild(Recipe.of, content) if isinstance(content, dict) else None
     if recipe is not None:
@@ -79,7 +85,7 @@ def test_a_sound_recipe_with_a_part_replaced(content):
 
 
 @given(changed(WITH_MAPPING))
-@budget(300)
+@budget(200)
 def test_a_recipe_with_a_dataset_of_ones_own_with_a_part_replaced(content):
     recipe = mild(Recipe.of, content) if isinstance(content, dict) else None
     if recipe is not None:
@@ -99,9 +105,10 @@ def test_a_name_of_a_pool_is_opened_or_gives_a_message(name):
 
 
 BOMBS = {
-    "aliases": "a: &a [x, x]\n" + "".join(f"{own}: &{own} [*{last}, *{last}]\n" for last, own in zip("abcdefghijklmnopqrstuvwxy", "bcdefghijklmnopqrstuvwxyz")),
+    "aliases": "a: &a [x, x]\n"
+    + "".join(f"{own}: &{own} [*{last}, *{last}]\n" for last, own in pairwise("abcdefghijklmnopqrstuvwxyz")),
     "merged mappings": "a: &a {x: 1, y: 2}\n"
-    + "".join(f"{own}: &{own} {{<<: [{', '.join(['*' + last] * 9)}]}}\n" for last, own in zip("abcdefghijklm", "bcdefghijklmn")),
+    + "".join(f"{own}: &{own} {{<<: [{', '.join(['*' + last] * 9)}]}}\n" for last, own in pairwise("abcdefghijklmn")),
     "an alias to itself": "models: &a [*a]",
     "a mapping that holds itself": "&a {models: *a}",
     "nesting": "[" * 5000,
@@ -122,7 +129,18 @@ def test_a_bomb_of_yaml_is_refused_before_it_takes_memory_or_time(text):
 
 
 @pytest.mark.parametrize(
-    "text", ["!!int ''", "!!bool x", "!!timestamp x", "!!float ''", '"\\UFFFFFFFF"', "2001-99-99", "{[a]: b}", "!!omap [1]", "="]
+    "text",
+    [
+        "!!int ''",
+        "!!bool x",
+        "!!timestamp x",
+        "!!float ''",
+        '"\\UFFFFFFFF"',
+        "2001-99-99",
+        "{[a]: b}",
+        "!!omap [1]",
+        "=",
+    ],
 )
 def test_a_scalar_that_is_not_what_its_tag_says_is_unreadable(text):
     with pytest.raises(Unreadable):

@@ -13,14 +13,38 @@ from hypothesis import strategies as st
 from merging.checkpoints import open_checkpoint
 from merging.tasks import open_task
 from merging.uploads import Limits, receive_upload
-from tests.fuzz.strategies import budget, changed, scalars, texts, values
-from tests.fuzz.test_recipes import mild
+from tests.fuzz.strategies import budget, changed, mild, scalars, texts, values
 from tests.merging.test_uploads import classes, packed, picture
 
 CHECKPOINT = open_checkpoint("zoo:sentences-gpt2/sentiment")
 LIMITS = Limits(upload_bytes=1 << 20, total_bytes=1 << 20, files=50)
-NAMES = ("cat/a.png", "dog/b.png", "../x.png", "/x.png", "C:/x.png", "a\\b.png", "", ".", "..", "cat/", "cat", "\0.png", "x" * 300 + ".png")
-NAMES += ("cat/a.PNG", "a.zip", "a.exe", "cat/../../x.png", "cat//a.png", "́.png", "con.png", "cat/\n.png", "__MACOSX/a.png", "a/b/c/d/e.png")
+NAMES = (
+    "cat/a.png",
+    "dog/b.png",
+    "../x.png",
+    "/x.png",
+    "C:/x.png",
+    "a\\b.png",
+    "",
+    ".",
+    "..",
+    "cat/",
+    "cat",
+    "\0.png",
+    "x" * 300 + ".png",
+)
+NAMES += (
+    "cat/a.PNG",
+    "a.zip",
+    "a.exe",
+    "cat/../../x.png",
+    "cat//a.png",
+    "́.png",
+    "con.png",
+    "cat/\n.png",
+    "__MACOSX/a.png",
+    "a/b/c/d/e.png",
+)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +63,12 @@ def read(path: Path) -> None:
         mild(lambda split=split: task.content_hash(split, CHECKPOINT))
 
 
-@given(st.lists(st.tuples(st.one_of(st.sampled_from(NAMES), texts), st.integers(0, 0o177777), st.binary(max_size=50)), max_size=6))
+@given(
+    st.lists(
+        st.tuples(st.one_of(st.sampled_from(NAMES), texts), st.integers(0, 0o177777), st.binary(max_size=50)),
+        max_size=6,
+    )
+)
 @budget(200)
 def test_zips_with_any_names_kinds_and_contents(folder, entries):
     path = folder / "photos.zip"
@@ -65,7 +94,10 @@ def _sound_zip() -> bytes:
 ZIP = _sound_zip()
 
 
-@given(cut=st.integers(0, len(ZIP)), flips=st.lists(st.tuples(st.integers(0, len(ZIP) - 1), st.integers(1, 255)), max_size=6))
+@given(
+    cut=st.integers(0, len(ZIP)),
+    flips=st.lists(st.tuples(st.integers(0, len(ZIP) - 1), st.integers(1, 255)), max_size=6),
+)
 @budget(150)
 def test_a_zip_that_is_cut_short_or_has_bytes_turned(folder, cut, flips):
     content = bytearray(ZIP)
@@ -80,7 +112,7 @@ ROWS = [{"text": f"row {number}", "label": number % 2} for number in range(12)]
 
 
 @given(changed(ROWS), st.sampled_from([".jsonl", ".json"]))
-@budget(60)
+@budget(40)
 def test_rows_of_json_with_anything_in_them(folder, rows, ending):
     path = folder / f"rows{ending}"
     rows = rows if isinstance(rows, list) else [rows]
@@ -100,8 +132,11 @@ def test_a_row_that_is_no_object_is_refused_before_pyarrow_crashes_at_it(folder,
     assert mild(open_task(str(path)).rows, "test") is None
 
 
-@given(st.lists(st.lists(st.one_of(texts, scalars.map(lambda one: type(one).__name__)), max_size=3), max_size=12), st.sampled_from([".csv", ".tsv"]))
-@budget(60)
+@given(
+    st.lists(st.lists(st.one_of(texts, scalars.map(lambda one: type(one).__name__)), max_size=3), max_size=12),
+    st.sampled_from([".csv", ".tsv"]),
+)
+@budget(40)
 def test_cells_of_any_kind(folder, rows, ending):
     path, mark = folder / f"cells{ending}", "," if ending == ".csv" else "\t"
     lines = ["text,label".replace(",", mark), *[mark.join(row) for row in rows]]
@@ -110,7 +145,7 @@ def test_cells_of_any_kind(folder, rows, ending):
 
 
 @given(st.binary(max_size=400), st.sampled_from([".csv", ".tsv", ".json", ".jsonl", ".parquet", ".zip"]))
-@budget(80)
+@budget(50)
 def test_any_bytes_under_any_ending(folder, content, ending):
     path = folder / f"bytes{ending}"
     path.write_bytes(content)
@@ -128,7 +163,7 @@ def _parquet(folder: Path) -> bytes:
 def test_a_parquet_file_that_is_cut_short_or_has_bits_turned(folder):
     sound, generator = _parquet(folder), random.Random(0)
     path = folder / "rows.parquet"
-    for number in range(60):
+    for number in range(30):
         content = bytearray(sound)
         if number % 2:
             content = content[: generator.randrange(len(content))]

@@ -136,6 +136,14 @@ def test_a_pools_recipe_has_equal_weights_and_the_pools_base():
         (changed(compare="ensemble"), r"expected a list, got 'ensemble'"),
         (changed(compare=5), r"expected a list, got 5"),
         (changed(base=5), r"The base cannot be opened: expected a checkpoint, got 5"),
+        (changed(fisher={"seed": 2**64}), r"The seed cannot be used: expected at most 2147483648, got 1.84e\+19"),
+        (
+            changed(models=[{"checkpoint": ["a"], "task": "b"}] * 2),
+            r"The checkpoint cannot be opened: expected a check",
+        ),
+        (changed(models=[{"checkpoint": "a", "task": {"dataset": float("nan")}}] * 2), r"The task cannot be opened"),
+        (changed(models=[{"checkpoint": "a", "task": 5}] * 2), r"The task cannot be opened: expected a task, .* got 5"),
+        ("models: !!python/object/apply:os.getcwd []", r"expected YAML, got 'could not determine a constructor"),
         (changed(version=2), r"expected version 1, got 2"),
     ],
 )
