@@ -45,6 +45,13 @@ def read_yaml(text: str) -> object:
             loader.dispose()
 
 
+def write_yaml(content: object) -> str:
+    """Plain values as YAML that `read_yaml` reads back to equal ones."""
+    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)
+    # PyYAML writes Unicode's own line breaks as they are, and reads them as blanks.
+    return yaml.safe_dump(content, sort_keys=False, width=120) if set("\x85\u2028\u2029") & set(text) else text
+
+
 def read_json(text: str | bytes) -> object:
     """The values of a JSON text. Raises: Unreadable."""
     try:

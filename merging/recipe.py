@@ -5,9 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
-import yaml
-
-from merging.documents import Unreadable, is_plain, read_text, read_yaml
+from merging.documents import Unreadable, is_plain, read_text, read_yaml, write_yaml
 from merging.errors import RecipeError, nearest, quoted, require_choice, shown
 from merging.gradients import LABELS
 from merging.headers import pinned_reference
@@ -98,7 +96,7 @@ class Recipe:
             content["base"] = self.base
         if self.compare != COMPARISONS:
             content["compare"] = list(self.compare)
-        return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)
+        return write_yaml(content)
 
     @staticmethod
     def from_yaml(text: str) -> "Recipe":

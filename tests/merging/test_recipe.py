@@ -178,3 +178,9 @@ def test_a_missing_recipe_says_so(tmp_path):
     for path in (tmp_path / "none.yaml", tmp_path):
         with pytest.raises(MergingError, match=r"cannot be read: expected a YAML file, got .* Check the path"):
             Recipe.load(path)
+
+
+@pytest.mark.parametrize("mark", ["\x85", "\u2028", "\u2029", "é", "\t"])
+def test_a_name_with_any_mark_is_read_as_it_was_written(mark):
+    own = Recipe((ModelEntry(f"a{mark}b", "zoo:digits/parity"), ModelEntry("zoo:digits/loop", "zoo:digits/loop")))
+    assert Recipe.from_yaml(own.to_yaml()).models[0].checkpoint == f"a{mark}b"
