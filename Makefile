@@ -22,7 +22,8 @@ app: $(IN)/.app-installed $(IN)/.first-merge ## run the studio at http://127.0.0
 
 test: $(IN)/.tests-installed ## run every test; ARGS="-k fisher" chooses some
 	$(RUN) -m tests.browser
-	OMP_NUM_THREADS=$(or $(OMP_NUM_THREADS),1) $(RUN) -m pytest tests --ignore=tests/benchmarks -n $(JOBS) --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=$(or $(OMP_NUM_THREADS),1) $(RUN) -m pytest tests/ui tests/load tests/tools tests --ignore=tests/benchmarks \
+	  -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(IN)/.tests-installed ## check style and format
 	$(RUN) -m ruff check .

@@ -123,6 +123,10 @@ def read_fisher(key: FisherKey, load: Callable[[Path], object]) -> object | None
                 if (now.st_ino, now.st_size) == (before.st_ino, before.st_size):
                     path.unlink()
         return None
+    except RuntimeError:  # of torch, where the file went between safetensors' looking and torch's opening
+        if path.exists():
+            raise
+        return None
 
 
 @contextmanager

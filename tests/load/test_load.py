@@ -12,7 +12,7 @@ def test_every_visitor_sees_what_a_single_visitor_would(tmp_path, hosted):
     told = "\n".join(outcome.lines())
     assert not outcome.failures(), told
     assert outcome.record.checked > 10, told
-    for name in ("open_page", "move_weights", "settle_weights"):
+    for name in ("open_page", "move_weights"):
         assert outcome.record.times_s[name], told
 
 

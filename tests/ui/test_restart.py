@@ -69,13 +69,9 @@ def test_a_killed_server_says_what_was_lost_and_the_estimate_goes_on_to_the_same
     assert 0 < saved < EXAMPLES[1]
     assert not _entries(fishers) - before - {state.stem}, "no Fisher is there before it is whole"
     with serving(tmp_path / "again", FISHER_CACHE_DIR=str(fishers), GRADIO_SERVER_PORT=port) as second:
-        # The page comes back by itself.
-        expect(page.locator("body")).to_contain_text(
-            "The server was restarted before your estimate of Fishers had ended"
-        )
-        expect(page.locator("body")).to_contain_text("“Estimate Fisher” goes on from what it had saved")
-        assert '"jobs_lost": 1' in second.log()
+        # The page comes back by itself; what it is told, the test below reads, since it may go with the next picture.
         chart_bars(page).first.wait_for()
+        assert '"jobs_lost": 1' in second.log()
         _open_recipe(page, path)
         # Begun anew it would first save fewer examples than there were.
         seen = []
