@@ -100,7 +100,7 @@ def uploaded(path: str) -> str:
     try:
         return upload_reference(receive_upload(Path(path), FOLDERS.of(visitor()), limits=UPLOAD_LIMITS))
     except (MergingError, OSError) as problem:
-        gr.Warning(logs.redacted(str(problem)))
+        gr.Warning(logs.told(str(problem)))
         return ""
 
 

@@ -6,7 +6,7 @@ from components import actions, add_model, job_panel
 from components.export_panel import described, exported, saved_recipe
 from components.inspect_actions import inspected
 from components.merge_history import compared, remembered
-from components.parts import LIVE, SETTLE, SLOW, WATCH, Parts
+from components.parts import LIVE, MOVE, SETTLE, SLOW, WATCH, Parts
 from components.push_panel import pushed
 from components.score_charts import settled, shown
 from components.weight_sliders import rows_for
@@ -70,11 +70,11 @@ def _wire_merge(parts: Parts, history: gr.State) -> None:
         [history, *picture["inputs"]],
         [history, *picture["outputs"]],
         api_name="move_weights",
-        trigger_mode="always_last",
-        **{**LIVE, "show_progress": "hidden"},
-    ).then(
+        **MOVE,
+    )
+    parts.charts.preview.input(
         settled,
-        [parts.charts.sentence, *picture["inputs"]],
+        [parts.charts.preview, *picture["inputs"]],
         picture["outputs"],
         api_name="settle_weights",
         **SETTLE,

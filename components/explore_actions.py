@@ -141,6 +141,8 @@ def _known(objective: object, prepared: Prepared) -> str:
 
 def _begin(recipe: Recipe, prepared: Prepared, objective: str, budget: int) -> Job:
     def work(on_progress: object) -> object:
+        # Before the first poll asks for them: in steps, which give way to moves of sliders.
+        prepared.fixed_predictions(SPLIT, lambda: on_progress(0.0, "evaluating the single models and the ensemble"))
         asked = {"objective": objective, "budget": budget, "seed": recipe.fisher.seed, "split": SPLIT}
         found = explore(prepared, recipe, **asked, trials=TRIED.of(recipe, SPLIT), on_progress=on_progress)
         for rule in RULES:
@@ -170,8 +172,12 @@ def _explored(recipe: Recipe, prepared: Prepared, objective: str) -> Explored:
         ensemble=constant_trials(prepared, SPLIT)[0],
         objective=objective,
         split=SPLIT,
-        here=normalised_weights(recipe.weights, count=len(recipe.models)),
+        here=_here(recipe),
     )
+
+
+def _here(recipe: Recipe) -> list[float]:
+    return normalised_weights(recipe.weights, count=len(recipe.models))
 
 
 def _shown(
@@ -179,8 +185,7 @@ def _shown(
 ) -> list[object]:
     objective = _known(objective, prepared)
     own, active = _is_of(job, recipe), job is not None and job.active
-    explored = _explored(recipe, prepared, objective)
-    tried = max(len(own) for own in explored.trials.values())
+    tried = max(len(TRIED.of(recipe, SPLIT).of(rule)) for rule in RULES)
     label = _label(recipe, tried, budget)
     says = search_progress(job if own else None) or ("" if tried else notice(PRESS.format(label)))
     if active and not own:
@@ -188,7 +193,7 @@ def _shown(
     if job is not None and job.state == "lost":
         says = notice(job.message)
     message, kind = (job.message, "error") if own and job.state == "failed" else ("", "")
-    tasks = [(f"task: {task}", f"{TASK}{task}") for task in explored.tasks]
+    tasks = [(f"task: {entry.name}", f"{TASK}{entry.name}") for entry in prepared.tasks]
     around = [
         notice(message, kind),
         gr.update(choices=[(objective_title(name), name) for name in OBJECTIVES] + tasks, value=objective),
@@ -199,14 +204,16 @@ def _shown(
         job.id if job is not None else "",
     ]
     running = own and active
-    mark = f"{hash((search_key(recipe), objective, tuple(explored.here)))} {tried} {width_px} {running}"
+    mark = f"{hash((search_key(recipe), objective, *recipe.weights))} {tried} {width_px} {running}"
     if not width_px or mark == drawn:
         return [*around, *[gr.skip()] * (COUNT_OUTPUTS - len(around))]
-    pictures = _pictures(explored, int(width_px), running=running) if tried else [*empty(""), *empty("")]
-    bests = "" if running or not tried else _best(explored, recipe, prepared)
+    explored = _explored(recipe, prepared, objective) if tried else None
+    pictures = _pictures(explored, int(width_px), running=running) if explored else [*empty(""), *empty("")]
+    bests = _best(explored, recipe, prepared) if explored and not running else ""
     is_pair = len(recipe.models) == 2
     below = [bests, gr.update(visible=bool(bests)), gr.update(visible=is_pair)]
-    return [*around, *pictures, *below, odds_html(explored.names, explored.here) if is_pair else "", mark]
+    odds = odds_html(prepared.names, _here(recipe)) if is_pair else ""
+    return [*around, *pictures, *below, odds, mark]
 
 
 def _pictures(explored: Explored, width_px: int, *, running: bool) -> list[object]:

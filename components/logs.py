@@ -89,6 +89,11 @@ def redacted(text: str, *, paths: bool = True) -> str:
     return text
 
 
+def told(text: str) -> str:
+    """The text as visitors read it: without places on a page that strangers use, whole on one's own machine."""
+    return redacted(text) if is_hosted() else text
+
+
 class Belt:
     """Standard error without secrets, for what is written past the log: Gradio prints the traceback of a failed event.
 

@@ -154,6 +154,15 @@
   });
   document.addEventListener("keydown", (event) => event.key === "Escape" && at >= 0 && end());
 
-  const changed = () => { listen(); welcome(); };
+  // All rows are asked for once their preview is painted.
+  let settling = null;
+  const settle = () => {
+    const name = document.querySelector("[data-preview]")?.dataset.preview;
+    if (!name || name === settling) return;
+    settling = name;
+    requestAnimationFrame(() => setTimeout(() => pick("preview", name)));
+  };
+
+  const changed = () => { listen(); welcome(); settle(); };
   new MutationObserver(changed).observe(document.documentElement, { childList: true, subtree: true });
 })();

@@ -17,8 +17,9 @@ from components.score_charts import ScoreCharts
 from components.weight_sliders import WeightSliders
 
 LIVE = {"concurrency_id": "device", "concurrency_limit": 2, "show_progress": "minimal"}
-# A preview never waits for the evaluation of all rows that another move began; nor does the next one of these, which
-# Gradio would leave out while one goes on.
+# A preview never waits for the queue, nor for the evaluation of all rows that another move began; nor does that of the
+# next one, which Gradio would leave out while one goes on.
+MOVE = {"queue": False, "show_progress": "hidden", "trigger_mode": "always_last"}
 SETTLE = {"concurrency_id": "settle", "concurrency_limit": 2, "show_progress": "hidden", "trigger_mode": "multiple"}
 SLOW = {"concurrency_limit": 4, "show_progress": "minimal"}
 WATCH = {"concurrency_limit": None, "show_progress": "hidden", "queue": True}

@@ -13,7 +13,7 @@ from components.latest import LATEST, session_hash
 from components.modes import is_hosted
 from components.right_of_way import LIVE
 from components.store import STORE, preparation_key
-from components.tables import PREVIEW, notice, preview_sentence, weight_shares
+from components.tables import notice, preview_sentence, weight_shares
 from components.weight_sliders import slider_names
 from merging.errors import Cancelled, MergingError
 from merging.pipeline import Result
@@ -35,6 +35,8 @@ class ScoreCharts:
     sentence: gr.HTML
     chart: gr.Plot
     table: gr.HTML
+    # Hidden: `page.js` names the preview here once it is painted, which asks for all rows.
+    preview: gr.Textbox
 
     def outputs(self) -> list[gr.components.Component]:
         """The outputs of `shown`, without the bar of normalised weights."""
@@ -48,7 +50,8 @@ def create_score_charts(first: Recipe) -> ScoreCharts:
     sentence = gr.HTML(sentence_html, elem_id="sentence")
     chart = gr.Plot(figure, label="Accuracy per task", show_label=False, elem_id="score-chart", buttons=[])
     table = gr.HTML(table_html, elem_id="score-table")
-    return ScoreCharts(message, sentence, chart, table)
+    preview = gr.Textbox(label="preview shown", visible="hidden", elem_id="preview-picked", max_length=40)
+    return ScoreCharts(message, sentence, chart, table, preview)
 
 
 def shown(width_px: float, *values: object) -> list[object]:
@@ -66,9 +69,9 @@ def previewed(width_px: float, *values: object) -> list[object]:
     return _shown(width_px, values, STORE.preview)
 
 
-def settled(sentence: str, width_px: float, *values: object) -> list[object]:
-    """What `shown` gives where the page's sentence tells of a preview; nothing once another picture is asked for."""
-    if PREVIEW not in (sentence or ""):
+def settled(preview: str, width_px: float, *values: object) -> list[object]:
+    """What `shown` gives, where the page shows a preview; nothing once another picture is asked for."""
+    if not preview:
         return [gr.skip()] * 5
     check = LATEST.begin(session_hash())
 

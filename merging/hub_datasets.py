@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from merging.errors import TaskError, nearest, quoted
 from merging.own_data import require_own_files, require_own_pictures
+from merging.references import is_file, is_folder, local_path
 from merging.refusals import LOG_IN, nearest_ids
 
 Answer = TypeVar("Answer")
@@ -42,7 +43,7 @@ def asked_of(
 def load_rows(dataset: str, config: str | None, split: str, revision: str | None):
     """A split as a `datasets.Dataset`, downloaded where it is not in the cache. Raises: TaskError."""
     # A folder may change; a dataset of the Hub stays as it was when this process first read it.
-    load = _load if Path(dataset).expanduser().exists() else _load_once
+    load = _load if _is_here(dataset) else _load_once
     return load(dataset, config, split, revision)
 
 
@@ -65,7 +66,7 @@ def check_card(dataset: str, revision: str | None, token: bool | None) -> None:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
 
-    if Path(dataset).expanduser().exists():
+    if _is_here(dataset):
         return
     try:
         card = HfApi().dataset_info(dataset, revision=revision, token=token).card_data
@@ -103,8 +104,12 @@ def _downloads(dataset: str, rows) -> list[Path]:
 
     if rows.info.builder_name != "imagefolder":
         return []
-    local = [Path(dataset).expanduser()] if Path(dataset).expanduser().exists() else []
-    return [Path(datasets.config.HF_DATASETS_CACHE), Path(constants.HF_HUB_CACHE), *local]
+    here = [local_path(dataset)] if _is_here(dataset) else []
+    return [Path(datasets.config.HF_DATASETS_CACHE), Path(constants.HF_HUB_CACHE), *here]
+
+
+def _is_here(dataset: str) -> bool:
+    return is_folder(dataset) or is_file(dataset)
 
 
 def _is_refused_token(problem: Exception) -> bool:

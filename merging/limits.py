@@ -8,8 +8,6 @@ from merging.headers import Header
 from merging.hub_datasets import require_dataset_size
 from merging.recipe import Recipe
 
-ELSEWHERE = "or run the studio on your own machine."
-
 
 @dataclass(frozen=True)
 class Limits:
@@ -29,28 +27,22 @@ def over_limits(
 ) -> Iterator[tuple[str, MergingError]]:
     """What of a recipe is over the limits, each with a word for it; nothing but headers and listings is read."""
     if memory_bytes > limits.memory_bytes:
-        expected, got = f"{limits.memory_bytes / 1e9:.1f} GB of memory", f"{memory_bytes / 1e9:.1f} GB"
-        yield (
-            "memory",
-            RecipeError(
-                f"The merge is too large for this page: expected at most {expected}, got {got}. "
-                f"Take fewer or smaller models, {ELSEWHERE}"
-            ),
-        )
+        sizes = f"{limits.memory_bytes / 1e9:.1f} GB of memory, got {memory_bytes / 1e9:.1f} GB"
+        yield "memory", RecipeError(_too_large("The merge", sizes, "Take fewer or smaller models"))
     for header in headers:
         numbers = sum(stored.count for stored in header.tensors.values())
         if numbers > limits.parameters:
-            expected, got = f"{limits.parameters / 1e6:,.0f} million parameters", f"{numbers / 1e6:,.0f} million"
-            yield (
-                "size",
-                CheckpointError(
-                    f'"{header.reference}" is too large for this page: expected at most {expected}, got {got}. '
-                    f"Pick a smaller one, {ELSEWHERE}"
-                ),
-            )
+            sizes = f"{limits.parameters / 1e6:,.0f} million parameters, got {numbers / 1e6:,.0f} million"
+            yield "size", CheckpointError(_too_large(f'"{header.reference}"', sizes, "Pick a smaller one"))
     for task in [*[model.task for model in recipe.models], *recipe.evaluation.tasks]:
         if isinstance(task, Mapping) and "dataset" in task:
             try:
                 require_dataset_size(task, limits.dataset_bytes)
             except TaskError as problem:
                 yield "dataset", problem
+
+
+def _too_large(what: str, sizes: str, advice: str) -> str:
+    return (
+        f"{what} is too large for this page: expected at most {sizes}. {advice}, or run the studio on your own machine."
+    )

@@ -10,6 +10,7 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import argparse
+import re
 import tempfile
 from pathlib import Path
 
@@ -21,21 +22,24 @@ from merging.pools import open_pool
 from merging.recipe import Recipe, preset_recipe
 from tests.benchmarks.studio import PRESETS
 from tests.browser import LAUNCH_ARGUMENTS, find
-from tests.ui.looking import chart_bars, open_page, open_tab, press, settle
+from tests.ui.looking import chart_bars, open_page, open_tab, settle
 from tests.ui.server import serving
 
 MOVES = 24
+SEARCH = re.compile("^(Search|Draw the (curve|maps)|Go on)$")
 # From the key to the frame after Plotly drew. Nothing looks meanwhile: on two cores, looking takes time from the server.
 TIMED = """weight => new Promise(done => {
     const drawing = document.querySelector('#score-chart .js-plotly-plot');
     const slider = document.querySelector('input[type=range][aria-label*="λ"]');
     const limit = setTimeout(() => done(-1), 20000);
     slider.value = String(weight);
-    const started = performance.now();
-    drawing.once('plotly_afterplot', () => requestAnimationFrame(() => setTimeout(() => {
+    const [before, started] = [drawing.data, performance.now()];
+    const drawn = () => drawing.data !== before && requestAnimationFrame(() => setTimeout(() => {
         clearTimeout(limit);
+        drawing.removeListener('plotly_afterplot', drawn);
         done(performance.now() - started);
-    })));
+    }));
+    drawing.on('plotly_afterplot', drawn);  // a fit to the width draws the old figure anew: that one does not count
     slider.dispatchEvent(new Event('input', { bubbles: true }));
 })"""
 
@@ -66,7 +70,7 @@ def _moves(browser: Browser, url: str, recipe: Recipe, searching: bool) -> list[
     if searching:
         other = _opened(browser, url, recipe)
         open_tab(other, "Explore λ")
-        press(other, "Search")
+        other.get_by_role("button", name=SEARCH).click()
     taken = []
     for number in range(MOVES):
         taken.append(page.evaluate(TIMED, 0.1 + 0.8 * ((number * 7) % MOVES) / MOVES))

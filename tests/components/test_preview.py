@@ -12,8 +12,9 @@ from gradio.context import LocalContext
 
 from components.latest import LATEST, Latest, session_hash
 from components.right_of_way import LIVE
-from components.score_charts import PREVIEW, previewed, settled, shown
+from components.score_charts import previewed, settled, shown
 from components.store import FEWEST_ROWS, STORE, Store
+from components.tables import PREVIEW
 from merging.errors import Cancelled
 from merging.pipeline import evaluate, prepare
 from tests.benchmarks.slider import form_values
@@ -71,22 +72,29 @@ def test_the_page_says_that_it_is_a_preview_and_then_shows_what_all_rows_give(sl
     preview = previewed(WIDTH_PX, *values)
     assert PREVIEW in preview[1]
     assert "on 32 rows of each task" in preview[1]
-    full = settled(preview[1], WIDTH_PX, *values)
+    full = settled("a preview", WIDTH_PX, *values)
     assert PREVIEW not in full[1]
     assert full[1:] == shown(WIDTH_PX, *values)[1:]
     assert full[3] != preview[3]
 
 
 def test_a_picture_of_all_rows_is_not_made_again(slow):
-    shown_in_full = shown(WIDTH_PX, *form_values(slow, list(slow.weights)))[1]
-    assert settled(shown_in_full, WIDTH_PX, *form_values(slow, list(slow.weights))) == SKIPPED
+    values = form_values(slow, list(slow.weights))
+    shown(WIDTH_PX, *values)
+    assert PREVIEW not in previewed(WIDTH_PX, *values)[1]
+    assert settled("", WIDTH_PX, *values) == SKIPPED
+
+
+def test_every_preview_has_a_name_of_its_own(slow):
+    values = form_values(slow, list(slow.weights))
+    assert previewed(WIDTH_PX, *values)[1] != previewed(WIDTH_PX, *values)[1]  # the page asks for all rows of each
 
 
 def test_all_rows_are_given_up_once_the_hand_moves_on(slow):
     def settle() -> list[object]:
         LocalContext.request.set(SimpleNamespace(session_hash="hand"))
         assert session_hash() == "hand"
-        return settled(f'<div class="{PREVIEW}">', WIDTH_PX, *form_values(slow, list(slow.weights)))
+        return settled("a preview", WIDTH_PX, *form_values(slow, list(slow.weights)))
 
     answers = []
     before = STORE.live_result(slow.with_weights([1.0, 0.0, 0.0, 0.0]))

@@ -1,6 +1,7 @@
 """One tab of a browser as the server sees it: the page, its events, their answers, by Gradio's own protocol over HTTP."""
 
 import asyncio
+import contextlib
 import json
 import uuid
 from collections.abc import Sequence
@@ -10,7 +11,10 @@ import httpx
 
 # What a tab waits for at most before its visitor would give up.
 ANSWER_S = 120.0
+# How long one who leaves in the middle of an answer stays.
+LEAVE_S = 0.05
 CALLED = "gradio_api/queue/join"
+CALLED_AT_ONCE = "gradio_api/run/predict"
 TOLD = "gradio_api/queue/data"
 
 
@@ -43,6 +47,8 @@ class Session:
 
         Raises: Refused with the server's words; httpx.HTTPError where there are none.
         """
+        if self.events[name]["queue"] is False:
+            return self._answer(name, {"success": True, "output": await self._posted(CALLED_AT_ONCE, name, values)})
         event_id = await self.ask(name, values)
         async with asyncio.timeout(ANSWER_S), self._stream() as stream:
             async for message in _messages(stream):
@@ -54,6 +60,11 @@ class Session:
 
     async def leave_while_waiting(self, name: str, values: Sequence[object]) -> None:
         """Asks, hears that the server has begun or queued it, and closes the tab."""
+        if self.events[name]["queue"] is False:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LEAVE_S):
+                    await self._posted(CALLED_AT_ONCE, name, values)
+            return
         await self.ask(name, values)
         async with asyncio.timeout(ANSWER_S), self._stream() as stream:
             async for _ in _messages(stream):
@@ -61,16 +72,19 @@ class Session:
 
     async def ask(self, name: str, values: Sequence[object]) -> str:
         """Queues an event; its id. Raises: Refused where the queue is full."""
+        return (await self._posted(CALLED, name, values))["event_id"]
+
+    async def _posted(self, where: str, name: str, values: Sequence[object]) -> dict[str, object]:
         event = self.events[name]
         given = iter(values)
         data = [None if own in self.stateful else next(given) for own in event["inputs"]]
         body = {"data": data, "fn_index": event["id"], "session_hash": self.session_hash, "event_data": None}
         # Whatever Python calls JSON, NaN included: a page of somebody's own may send it.
         sent = {"content": json.dumps(body), "headers": {"Content-Type": "application/json"}}
-        answer = await self.http.post(f"{self.url}{CALLED}", **sent)
+        answer = await self.http.post(f"{self.url}{where}", **sent)
         if answer.status_code != httpx.codes.OK:
             raise Refused(f"{answer.status_code}: {answer.text[:300]}")
-        return answer.json()["event_id"]
+        return answer.json()
 
     async def fetch(self, file: dict[str, object]) -> bytes:
         """A file that an answer named."""

@@ -82,11 +82,8 @@ class Visitor:
             if PREVIEW in picture[0]:
                 self.record.previews += 1
                 self.record.check("move_weights", self.case.wrong_in_shares(picture[3]))
-                picture = (await self._timed("settle_weights", [picture[0], *sent]))[PICTURE]
-            else:
-                skipped = await self._timed("settle_weights", [picture[0], *sent])
-                self.record.check("settle_weights", "" if _is_skip(skipped[1]) else "shown again without a need")
-            self.record.check("settle_weights", self.case.wrong_in_picture(*picture))
+                picture = (await self._timed("settle_weights", ["a preview", *sent]))[PICTURE]
+            self.record.check("move_weights, settled", self.case.wrong_in_picture(*picture))
             await asyncio.sleep(self.random.uniform(0.2, 1.0))
 
     async def _estimate(self) -> None:
@@ -180,7 +177,3 @@ class Visitor:
 
 def _is_active(timer: object) -> bool:
     return isinstance(timer, dict) and bool(timer.get("active"))
-
-
-def _is_skip(value: object) -> bool:
-    return isinstance(value, dict) and "value" not in value
