@@ -14,7 +14,7 @@ KEPT_RECIPES = 64
 def search_key(recipe: Recipe) -> str:
     """Equal for recipes whose merges are the same at the same weights."""
     bare = replace(recipe, rule="fisher", compare=COMPARISONS, evaluation=replace(recipe.evaluation, split="test"))
-    return bare.with_weights([1.0] * len(recipe.models)).to_yaml()
+    return repr(bare.with_weights([1.0] * len(recipe.models)))
 
 
 class Tried:

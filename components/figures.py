@@ -1,6 +1,7 @@
 """Pictures: data in, Plotly figures out."""
 
 from collections.abc import Sequence
+from functools import cache
 
 import plotly.graph_objects as go
 
@@ -14,6 +15,7 @@ SCORE_AXIS = {"range": [0, 108], "ticksuffix": " %", "tickvals": [0, 20, 40, 60,
 SCORE_HEIGHT_PX = 400
 
 
+@cache
 def empty_score_figure() -> go.Figure:
     """Axes without bars, for the time before the first merge: the browser loads Plotly meanwhile."""
     figure = go.Figure()

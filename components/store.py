@@ -25,7 +25,7 @@ def preparation_key(recipe: Recipe) -> str:
     fisher = replace(recipe.fisher, floor=live.floor, normalise=live.normalise, zero_rule=live.zero_rule)
     evaluation = EvaluationSettings(examples=recipe.evaluation.examples, tasks=recipe.evaluation.tasks)
     bare = replace(recipe, fisher=fisher, evaluation=evaluation, rule="fisher", base=None)
-    return bare.with_weights([1.0] * len(recipe.models)).to_yaml()
+    return repr(bare.with_weights([1.0] * len(recipe.models)))
 
 
 class Store:
