@@ -51,8 +51,8 @@ def _load(dataset: str, config: str | None, split: str, revision: str | None):
     from datasets import load_dataset
 
     def ask(token: bool | None):
-        check_card(dataset, revision, token)
-        return load_dataset(dataset, config, split=split, revision=revision, token=token)
+        looked_at = check_card(dataset, revision, token)
+        return load_dataset(dataset, config, split=split, revision=looked_at, token=token)
 
     rows = asked_of(dataset, ask, config=config, split=split)
     return require_own_pictures(rows, f'Dataset "{dataset}"', _downloads(dataset, rows))
@@ -61,22 +61,26 @@ def _load(dataset: str, config: str | None, split: str, revision: str | None):
 _load_once = lru_cache(maxsize=64)(_load)
 
 
-def check_card(dataset: str, revision: str | None, token: bool | None) -> None:
-    """Reads a dataset's card where the Hub can be reached. Raises: TaskError if it names files that are not its own."""
+def check_card(dataset: str, revision: str | None, token: bool | None) -> str | None:
+    """Reads a dataset's card where the Hub can be reached; the commit it is of, so that no other one is loaded.
+
+    Without one, `revision`. Raises: TaskError if the card names files that are not the dataset's own.
+    """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
 
     if _is_here(dataset):
-        return
+        return revision
     try:
-        card = HfApi().dataset_info(dataset, revision=revision, token=token).card_data
+        info = HfApi().dataset_info(dataset, revision=revision, token=token)
     except HfHubHTTPError as problem:
         if problem.response.status_code < 500:
-            return  # and will be refused
+            return revision  # and will be refused
         raise
     except (OfflineModeIsEnabled, HTTPError):
-        return  # without a network there is only the cache, whose datasets were looked at before
-    require_own_files(dataset, (card.to_dict() if card else {}).get("configs"))
+        return revision  # without a network there is only the cache, whose datasets were looked at before
+    require_own_files(dataset, (info.card_data.to_dict() if info.card_data else {}).get("configs"))
+    return info.sha or revision
 
 
 def require_dataset_size(about: Mapping[str, object], most_bytes: int) -> None:

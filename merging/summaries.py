@@ -106,12 +106,12 @@ def _describe_hub(about: Mapping[str, object]) -> TaskSummary:
     dataset, config, revision = str(about["dataset"]), about.get("config"), about.get("revision")
 
     def ask(token: bool | None):
-        check_card(dataset, revision, token)
-        configs = get_dataset_config_names(dataset, revision=revision, token=token)
+        seen = check_card(dataset, revision, token)
+        configs = get_dataset_config_names(dataset, revision=seen, token=token)
         if config is None and len(configs) > 1 and "default" not in configs:
             return configs, None, {}
-        builder = load_dataset_builder(dataset, config, revision=revision, token=token)
-        streams = load_dataset(dataset, config, revision=revision, streaming=True, token=token)
+        builder = load_dataset_builder(dataset, config, revision=seen, token=token)
+        streams = load_dataset(dataset, config, revision=seen, streaming=True, token=token)
         # Pictures may be named only, by paths and addresses of which nothing is known yet.
         return configs, builder, {part: rows.decode(False) for part, rows in streams.items()}
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.loopback_hub import loopback_hub
+from tests.loopback_hub import Repository, _Handler, loopback_hub
 
 # Reads a Python expression from its argument and prints what it gives, or the message of a TaskError.
 CLIENT = """
@@ -130,3 +130,20 @@ def test_without_a_network_the_cache_serves_and_else_the_message_says_so(ask):
     assert ask(expression, HF_HUB_OFFLINE="1") == 6
     other = expression.replace("lab/sentences", "lab/only-train")
     assert "Check the spelling and the connection" in ask(other, HF_HUB_OFFLINE="1")
+
+
+def test_a_branch_that_moves_after_its_card_was_looked_at_is_not_followed(hub, ask, tmp_path, monkeypatch):
+    first, second = (
+        jsonl(tmp_path / own, {"train": rows(own, 30), "validation": rows(own, 6)}) for own in ("first", "second")
+    )
+    hub.add("lab/moving", first, kind="dataset")
+    answer = _Handler._information
+
+    def information(self, repository: Repository, sha: str) -> dict[str, object]:
+        if repository.name == "lab/moving" and len(repository.commits) == 1:
+            repository.commit(second)
+        return answer(self, repository, sha)
+
+    monkeypatch.setattr(_Handler, "_information", information)
+    task = TASK.replace("lab/sentences", "lab/moving")
+    assert ask(f"[row['sentence'] for row in open_task({task}).rows('test')]") == [f"first {n}" for n in range(6)]
