@@ -17,6 +17,8 @@ os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 import gradio as gr
+from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
 
 from components import events, explore_events, health, inspect_events, learn_events, logs
 from components.explore import create_explore
@@ -39,6 +41,9 @@ from components.visit_folders import FOLDERS
 from components.weight_sliders import create_weight_sliders, slider_names
 from merging.cache import cache_folder
 from merging.pools import open_pool
+
+# The page holds the description of its API, 1.3 MB as text; answers to moves are smaller and stay as they are.
+SMALL_PAGE = Middleware(GZipMiddleware, minimum_size=100_000, compresslevel=5)
 
 
 def build_app() -> gr.Blocks:
@@ -86,7 +91,12 @@ def main() -> None:
         action="store_true",
         help="for strangers: embedded models and ids of the Hub within limits, no folders; so is every Space",
     )
-    parser.parse_args()
+    parser.add_argument(
+        "--mcp", action="store_true", help='the page\'s events as MCP tools, too; needs pip install "gradio[mcp]"'
+    )
+    asked = parser.parse_args()
+    if asked.mcp and (reason := _lacking_mcp()):
+        parser.exit(2, f"{reason}\n")
     logs.begin()
     logs.event("started", **health.told_once(), jobs_lost=JOURNAL.open(cache_folder()))
     FOLDERS.begin()
@@ -106,8 +116,21 @@ def main() -> None:
         max_file_size=UPLOAD_LIMITS.upload_bytes if is_hosted() else "2gb",
         state_session_capacity=200,
         ssr_mode=False,
-        app_kwargs={"routes": health.routes()},
+        mcp_server=asked.mcp,
+        app_kwargs={"routes": health.routes(), "middleware": [SMALL_PAGE]},
     )
+
+
+def _lacking_mcp() -> str | None:
+    """Why the page's events cannot be MCP tools; None where they can."""
+    try:
+        import mcp  # noqa: F401 (Gradio imports it later, and goes on without it)
+    except ImportError as problem:
+        return (
+            f'The MCP tools cannot be served: expected the package "mcp", got "{problem}". '
+            'Run pip install "gradio[mcp]", or leave out --mcp.'
+        )
+    return None
 
 
 if __name__ == "__main__":

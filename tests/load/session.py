@@ -33,12 +33,10 @@ class Session:
     stateful: set[int] = field(default_factory=set)
 
     async def load(self) -> None:
-        """What a browser asks for first: the page and its configuration."""
+        """What a browser asks for first: the page, which holds its configuration."""
         page = await self.http.get(self.url)
         page.raise_for_status()
-        answer = await self.http.get(f"{self.url}config")
-        answer.raise_for_status()
-        config = answer.json()
+        config, _ = json.JSONDecoder().raw_decode(page.text.split("window.gradio_config = ", 1)[1])
         self.events = {one["api_name"]: one for one in config["dependencies"] if one.get("api_name")}
         self.stateful = {one["id"] for one in config["components"] if one["type"] == "state"}
 

@@ -2,6 +2,7 @@
 
 import re
 
+import httpx
 from playwright.sync_api import expect
 
 from tests.ui.looking import (
@@ -37,6 +38,12 @@ def test_it_opens_with_a_sentence_and_a_table_without_any_typing(page):
         1:5
     ] == ["1", "1", "1", "4"]
     assert page.locator("#shares").inner_text().count("25.0 %") == 4
+
+
+def test_the_page_travels_small(server):
+    answer = httpx.get(server.url)
+    assert answer.headers["content-encoding"] == "gzip"
+    assert int(answer.headers["content-length"]) < 150_000 < len(answer.content)
 
 
 def test_dragging_a_slider_changes_bars_table_and_shares(page):

@@ -74,7 +74,10 @@ def test_a_killed_server_says_what_was_lost_and_the_estimate_goes_on_to_the_same
     assert 0 < saved < EXAMPLES[1]
     assert not _entries(fishers) - before - {state.stem}, "no Fisher is there before it is whole"
     with serving(tmp_path / "again", FISHER_CACHE_DIR=str(fishers), GRADIO_SERVER_PORT=port) as second:
-        # The page comes back by itself; what it is told, the test below reads, since it may go with the next picture.
+        # The page comes back by itself, and what it is told stays until it is closed.
+        expect(page.locator(".toast-body", has_text="before your estimate of Fishers had ended")).to_be_visible(
+            timeout=WAIT_S * 1000
+        )
         chart_bars(page).first.wait_for()
         assert '"jobs_lost": 1' in second.log()
         _open_recipe(page, path)
