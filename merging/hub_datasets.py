@@ -3,11 +3,12 @@
 import warnings
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from io import BytesIO
 from pathlib import Path
 from typing import TypeVar
 
 from merging.errors import TaskError, nearest, quoted
-from merging.own_data import require_own_files, require_own_pictures
+from merging.own_data import require_no_null_row, require_own_files, require_own_pictures
 from merging.references import is_file, is_folder, local_path
 from merging.refusals import LOG_IN, nearest_ids
 
@@ -48,17 +49,46 @@ def load_rows(dataset: str, config: str | None, split: str, revision: str | None
 
 
 def _load(dataset: str, config: str | None, split: str, revision: str | None):
-    from datasets import load_dataset
-
     def ask(token: bool | None):
-        looked_at = check_card(dataset, revision, token)
-        return load_dataset(dataset, config, split=split, revision=looked_at, token=token)
+        builder = open_builder(dataset, config, revision, token)
+        if not Path(builder.cache_dir).is_dir():  # not read before
+            require_rows(builder, token)
+        builder.download_and_prepare()
+        return builder.as_dataset(split)
 
     rows = asked_of(dataset, ask, config=config, split=split)
     return require_own_pictures(rows, f'Dataset "{dataset}"', _downloads(dataset, rows))
 
 
 _load_once = lru_cache(maxsize=64)(_load)
+
+
+def open_builder(dataset: str, config: str | None, revision: str | None, token: bool | None):
+    """A dataset's `datasets.DatasetBuilder`, its card looked at. Raises: TaskError, and whatever `datasets` raises."""
+    from datasets import load_dataset_builder
+
+    return load_dataset_builder(dataset, config, revision=check_card(dataset, revision, token), token=token)
+
+
+def require_rows(builder, token: bool | None, *, most_bytes: int | None = None) -> None:
+    """Raises: TaskError at a null in place of a row of a dataset's JSON files, or of the first `most_bytes` of each."""
+    from datasets import DownloadConfig, DownloadManager
+    from datasets.utils.file_utils import xopen
+
+    if builder.info.builder_name != "json":
+        return
+    settings = DownloadConfig(token=token)
+    for files in (builder.config.data_files or {}).values():
+        for address in files:
+            name = Path(address).name
+            if most_bytes is not None:
+                with xopen(address, "rb", download_config=settings) as file:
+                    require_no_null_row(BytesIO(file.read(most_bytes)), name)
+                continue
+            manager = DownloadManager(dataset_name=builder.dataset_name, download_config=settings)
+            for path in manager.iter_files(manager.download_and_extract(address)):
+                with open(path, "rb") as file:
+                    require_no_null_row(file, name)
 
 
 def check_card(dataset: str, revision: str | None, token: bool | None) -> str | None:

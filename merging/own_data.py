@@ -1,17 +1,21 @@
-"""Data that names what is not its own, files of this machine or addresses inside its network: refused before it is read.
+"""Data that would harm whoever reads it: refused before it is read.
 
 A Parquet file may declare a column of pictures that are only named, by path or address, and `datasets` opens whatever is
-named; a dataset's card on the Hub may do the same with whole data files.
+named: files of this machine, addresses inside its network. A dataset's card on the Hub may do the same with whole data
+files. And at a null in place of a row of JSON, pyarrow 26 ends the process.
 """
 
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from merging.errors import TaskError
 
 # What is no path within a repository: absolute, with a protocol or a drive, or above it.
 _ELSEWHERE = re.compile(r"^[/\\~]|^[A-Za-z][A-Za-z0-9+.-]*:|(^|[/\\])\.\.([/\\]|$)")
+_BLANK = b" \t\r\n\xef\xbb\xbf"
+LONGEST_LINE = 1 << 20
 
 
 def require_own_pictures(rows, what: str, folders: Sequence[Path] = ()):
@@ -45,6 +49,24 @@ def require_own_files(dataset: str, configs: object) -> None:
                 f'Dataset "{dataset}" cannot be had: expected data files of its own, got a card that names files elsewhere. '
                 "Pick another dataset."
             )
+
+
+def require_no_null_row(file: BinaryIO, name: str) -> None:
+    """Looks at JSON, a row to a line or a list of rows. Raises: TaskError at a null in place of a row."""
+    in_list, number = None, 0
+    while line := file.readline(LONGEST_LINE):
+        number += 1
+        text = line.strip(_BLANK)
+        if in_list is None and text:
+            in_list = text.startswith(b"[")
+        row = text.removeprefix(b"[").lstrip(_BLANK) if in_list else text
+        if row == b"null" or (in_list and row.startswith(b"null")):
+            raise TaskError(
+                f'"{name}" cannot be read: expected an object in braces for each row, got null in line {number}. '
+                "Mend the file."
+            )
+        if in_list and row:
+            return  # only a list's first row matters
 
 
 def _named_only(column) -> list[str]:

@@ -9,12 +9,13 @@ from merging.columns import count_empty, label_list, likely_columns
 from merging.encoding import truncated_share
 from merging.errors import TaskError, require_choice
 from merging.families import answering
-from merging.hub_datasets import asked_of, check_card
+from merging.hub_datasets import asked_of, check_card, require_rows
 from merging.sources import SPLIT_FOLDERS, SPLITS
 from merging.tasks import Task, open_task
 
 # Rows and characters that are shown of a dataset.
 SHOWN_ROWS = 2
+READ_AT_ONCE = 10 << 20  # bytes of a JSON file; its first rows come out of them
 SHOWN_CHARACTERS = 200
 LARGEST_LABEL_SET = 1000
 
@@ -101,17 +102,18 @@ def fit_task(task: Task, split: str, checkpoint: Checkpoint, *, examples: int | 
 
 
 def _describe_hub(about: Mapping[str, object]) -> TaskSummary:
-    from datasets import Dataset, get_dataset_config_names, load_dataset, load_dataset_builder
+    from datasets import Dataset, get_dataset_config_names, load_dataset_builder
 
     dataset, config, revision = str(about["dataset"]), about.get("config"), about.get("revision")
 
     def ask(token: bool | None):
-        seen = check_card(dataset, revision, token)
-        configs = get_dataset_config_names(dataset, revision=seen, token=token)
+        commit = check_card(dataset, revision, token)
+        configs = get_dataset_config_names(dataset, revision=commit, token=token)
         if config is None and len(configs) > 1 and "default" not in configs:
             return configs, None, {}
-        builder = load_dataset_builder(dataset, config, revision=seen, token=token)
-        streams = load_dataset(dataset, config, revision=seen, streaming=True, token=token)
+        builder = load_dataset_builder(dataset, config, revision=commit, token=token)
+        require_rows(builder, token, most_bytes=READ_AT_ONCE)
+        streams = builder.as_streaming_dataset()
         # Pictures may be named only, by paths and addresses of which nothing is known yet.
         return configs, builder, {part: rows.decode(False) for part, rows in streams.items()}
 
