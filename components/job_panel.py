@@ -13,6 +13,7 @@ from components.modes import is_hosted, limits
 from components.pool_picker import DEFAULT_POOL
 from components.store import STORE, preparation_key
 from components.tables import notice
+from components.visit_folders import FOLDERS
 from components.visitors import visitor
 from merging.errors import MergingError
 from merging.pipeline import evaluate, prepare, timed
@@ -91,7 +92,8 @@ def ensured(*values: object) -> list[object]:
 
 
 def polled(job_id: str) -> list[object]:
-    """Where the job stands."""
+    """Where the job stands. While it is waited for, the visit's uploads, which it may be reading, are kept."""
+    FOLDERS.used(visitor())
     return watched(REGISTRY.get(job_id))
 
 

@@ -71,6 +71,12 @@ class VisitFolders:
             self._refresh(folder)
             return folder
 
+    def used(self, visit: str | None) -> None:
+        """The time of a visit's folder begins anew, where it has one."""
+        with self._lock:
+            if (folder := self._folders.get(visit or "")) is not None and folder.is_dir():
+                self._refresh(folder)
+
     @contextmanager
     def new(self, visit: str | None, kind: str) -> Iterator[Path]:
         """A new folder in a visit's, which stays unless its block fails; older ones of its kind go. Raises: OSError."""

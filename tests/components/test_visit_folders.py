@@ -274,3 +274,16 @@ def test_an_export_without_a_place_to_write_is_told(four_result, tmp_path, monke
     monkeypatch.setattr(export_panel, "FOLDERS", VisitFolders(tmp_path / "file" / "visits"))
     with pytest.raises(ExportError, match="expected a temporary folder with free space"):
         export_panel._zipped(four_result)
+
+
+def test_what_is_in_use_is_kept_and_nothing_is_made_for_those_who_have_nothing(root):
+    folders = VisitFolders(root, kept_s=0.5)
+    kept, left = folders.of(ONE), folders.of(TWO)
+    for _ in range(8):
+        time.sleep(0.1)
+        folders.used(ONE)
+        folders.used("3" * 32)
+    folders.sweep()
+    assert kept.is_dir()
+    assert not left.exists()
+    assert [path for path in kept.parent.iterdir() if path.is_dir()] == [kept]
