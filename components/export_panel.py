@@ -1,10 +1,14 @@
 """The Export tab: the merged model, its recipe in and out, and the command that does the same."""
 
+import logging
 import shutil
+import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import gradio as gr
 
+from components import logs
 from components.form import Form, recipe_of
 from components.links import link_query
 from components.modes import is_hosted
@@ -98,13 +102,16 @@ def saved_recipe(*values: object) -> list[object]:
 
 
 def _zipped(result: object) -> str:
+    begun = time.monotonic()
     try:
         with FOLDERS.new(visitor(), "export") as folder:
             export(result, folder / "merged")
             archive = shutil.make_archive(str(folder / "merged-model"), "zip", folder, "merged")
             shutil.rmtree(folder / "merged", ignore_errors=True)
     except OSError as problem:
+        logs.event("export_failed", logging.WARNING, problem=problem)
         raise _full(problem) from problem
+    logs.event("exported", bytes=Path(archive).stat().st_size, seconds=round(time.monotonic() - begun, 2))
     return archive
 
 

@@ -1,11 +1,13 @@
 """Pushing the merged model to the Hugging Face Hub, under the Export tab."""
 
+import logging
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import gradio as gr
 
+from components import logs
 from components.form import Form, recipe_of
 from components.modes import is_hosted, require_own_machine
 from components.score_charts import NOT_PREPARED
@@ -56,5 +58,7 @@ def pushed(repository: str, token: str, private: bool, *values: object) -> list[
             merged = export(result, Path(folder) / "merged")
             address = push(merged, (repository or "").strip(), token=(token or "").strip() or None, private=private)
     except MergingError as problem:
+        logs.event("push_failed", logging.WARNING, problem=problem)
         return [notice(str(problem), "error"), ""]
+    logs.event("pushed", private=bool(private))
     return [notice(f"The merged model is at {address}.", "good"), ""]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from components import export_panel, visit_folders
+from components import export_panel, logs, visit_folders
 from components.visit_folders import VisitFolders
 from merging.errors import ExportError
 
@@ -261,9 +261,13 @@ def test_many_threads_of_one_visit_share_its_folder(folders):
     assert len(set(found)) == 1
 
 
-def test_an_exported_zip_lies_in_the_visits_folder_and_nothing_beside_it(four_result, folders, monkeypatch):
+def test_an_exported_zip_lies_in_the_visits_folder_and_nothing_beside_it(four_result, folders, monkeypatch, caplog):
     monkeypatch.setattr(export_panel, "FOLDERS", folders)
-    archive = Path(export_panel._zipped(four_result))
+    with caplog.at_level("INFO", logs.STUDIO):
+        archive = Path(export_panel._zipped(four_result))
+    told = next(record for record in caplog.records if record.getMessage() == "exported").fields
+    assert told["bytes"] == archive.stat().st_size
+    assert str(archive.parent) not in str(told)
     assert archive.name == "merged-model.zip"
     assert archive.parent.parent.parent == folders.of(ONE).parent
     assert [path.name for path in archive.parent.iterdir()] == ["merged-model.zip"]
