@@ -25,6 +25,15 @@ def test_every_threat_names_its_test():
     assert [row for row in rows if not NAMED.search(row)] == []
 
 
+def test_every_fault_names_its_test_or_says_that_there_is_none():
+    """A row of README's table of faults names tests, or says so where there is none yet."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = text.partition("### What happens when something breaks\n")[2].partition("\n## ")[0]
+    rows = [line for line in section.splitlines() if line.startswith("| ") and not line.startswith("| fault")]
+    assert len(rows) > 15
+    assert [row for row in rows if not NAMED.search(row) and not row.endswith("| no test yet |")] == []
+
+
 def _tests_of(file: Path) -> set[str]:
     if not file.is_file():
         return set()
