@@ -71,6 +71,7 @@ def _moves(browser: Browser, url: str, recipe: Recipe, searching: bool) -> list[
         other = _opened(browser, url, recipe)
         open_tab(other, "Explore λ")
         other.get_by_role("button", name=SEARCH).click()
+        page.bring_to_front()
     taken = []
     for number in range(MOVES):
         taken.append(page.evaluate(TIMED, 0.1 + 0.8 * ((number * 7) % MOVES) / MOVES))
