@@ -1,6 +1,5 @@
 """Models of one's own: a checkpoint and its task, looked at, corrected, and put beside the others."""
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -99,11 +98,8 @@ def uploaded(path: str) -> str:
     if not is_hosted():
         return str(path)
     try:
-        received = receive_upload(Path(path), FOLDERS.of(visitor()), limits=UPLOAD_LIMITS)
-        logs.event("uploaded", files=len([one for one in received.rglob("*") if one.is_file()]) or 1)
-        return upload_reference(received)
+        return upload_reference(receive_upload(Path(path), FOLDERS.of(visitor()), limits=UPLOAD_LIMITS))
     except (MergingError, OSError) as problem:
-        logs.event("upload_refused", logging.WARNING, problem=problem)
         gr.Warning(logs.told(str(problem)))
         return ""
 

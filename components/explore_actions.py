@@ -30,6 +30,7 @@ FIRST = {2: "Draw the curve", 3: "Draw the maps"}
 PRESS = "Nothing is tried yet for these models and settings: press “{}”."
 ELSEWHERE = "A search for other models or settings is running; “Stop exploring” ends it. "
 COUNT_OUTPUTS = 18
+GROWTH = 1.25
 
 
 def begun(drawn: str, job_id: str, objective: str, budget: float, width_px: float, *values: object) -> list[object]:
@@ -204,7 +205,9 @@ def _shown(
         job.id if job is not None else "",
     ]
     running = own and active
-    mark = f"{hash((search_key(recipe), objective, *recipe.weights))} {tried} {width_px} {running}"
+    # While it runs the pictures follow in steps: drawing them takes time from those who move sliders meanwhile.
+    seen = round(math.log(max(tried, 1), GROWTH)) if running else tried
+    mark = f"{hash((search_key(recipe), objective, *recipe.weights))} {seen} {width_px} {running}"
     if not width_px or mark == drawn:
         return [*around, *[gr.skip()] * (COUNT_OUTPUTS - len(around))]
     explored = _explored(recipe, prepared, objective) if tried else None

@@ -274,6 +274,7 @@ def test_axe_finds_nothing_serious_and_a_phone_does_not_scroll_sideways(new_page
     _budget(page, 20)
     start.click()
     expect(page.locator("#explore-best table")).to_be_visible()
+    expect(start).to_be_enabled()  # and settled: on its way there its text is too pale
     settle(page)
     for summary in page.locator(".studio-numbers summary:visible").all():
         summary.click()
