@@ -12,7 +12,7 @@ from components.export_panel import described
 from components.figures import NARROW_PX
 from components.form import ROWS, Form, recipe_of, texts
 from components.jobs import REGISTRY
-from components.latest import session_hash
+from components.latest import WATCHED, session_hash
 from components.merge_history import listed
 from components.modes import is_hosted
 from components.opening import form_updates, is_embedded, link_updates, pool_updates
@@ -42,6 +42,7 @@ def opened(width_px: float, query: str, visit: str, job_id: str, *values: object
     """
     form, watching = Form.of(*values), REGISTRY.get(job_id)
     visit = VISITORS.welcome(session_hash(), visit)
+    WATCHED.opened(session_hash())
     going_on = watching is not None and watching.active
     job = job_panel.watched(watching) if going_on else job_panel.ensured(*values)
     history = [(0.0, list(form.models), list(form.weights))]
@@ -168,9 +169,7 @@ def linked(*values: object) -> list[object]:
         is_free = is_embedded(recipe_of(Form.of(*values), hosted=is_hosted()))
     except MergingError:
         is_free = True  # and told
-    return (
-        job_panel.ensured(*values) if is_free else [*job_panel.watched(None)[:2], notice(OF_A_LINK), *[gr.skip()] * 3]
-    )
+    return job_panel.ensured(*values) if is_free else job_panel.unwatched(notice(OF_A_LINK))
 
 
 def merge_reloaded(visit: str, name: str | None) -> list[object]:

@@ -1,5 +1,6 @@
 """Estimating: the buttons, the progress with its ETA, and the way to stop."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -9,6 +10,7 @@ import gradio as gr
 from components.first_picture import keep
 from components.form import Form, needs_download, recipe_of
 from components.jobs import ESTIMATE, REGISTRY, Job
+from components.latest import WATCHED, session_hash
 from components.modes import is_hosted, limits
 from components.pool_picker import DEFAULT_POOL
 from components.store import STORE, preparation_key
@@ -21,6 +23,8 @@ from merging.pools import open_pool
 from merging.recipe import Recipe, preset_recipe
 
 POLL_S = 0.4
+# The page asks on for so long after a job's end: an answer about the job before may have come after the last one.
+LAST_LOOK_S = 1.0
 EVALUATING = "evaluating the single models and the ensemble"
 ON_THE_HUB = "This choice lies on the Hugging Face Hub: “Estimate Fisher” downloads it; the check says what that takes."
 
@@ -94,12 +98,12 @@ def ensured(*values: object) -> list[object]:
 def polled(job_id: str) -> list[object]:
     """Where the job stands. While it is waited for, the visit's uploads, which it may be reading, are kept."""
     FOLDERS.used(visitor())
-    return watched(REGISTRY.get(job_id))
+    return watched(REGISTRY.get(WATCHED.of(session_hash(), job_id)))
 
 
 def stopped(job_id: str) -> list[object]:
     """Asks the job to stop, which it does within a batch."""
-    return watched(REGISTRY.stop(job_id))
+    return watched(REGISTRY.stop(WATCHED.of(session_hash(), job_id)))
 
 
 def _start(values: Sequence[object], *, again: bool) -> list[object]:
@@ -111,12 +115,19 @@ def _start(values: Sequence[object], *, again: bool) -> list[object]:
     except MergingError as problem:
         return [gr.skip(), gr.skip(), notice(str(problem), "error"), *[gr.skip()] * 3]
     if not again and STORE.get(recipe) is None and needs_download(recipe):
-        return [*watched(None)[:2], notice(ON_THE_HUB), *watched(None)[3:]]
+        return unwatched(notice(ON_THE_HUB))
     return watched(begin(recipe) if again or STORE.get(recipe) is None else None)
+
+
+def unwatched(message: str) -> list[object]:
+    """The panel without a job, and why there is none."""
+    estimate, stop, _, *others = watched(None)
+    return [estimate, stop, message, *others]
 
 
 def watched(job: Job | None) -> list[object]:
     """The panel for a job: buttons, progress, whether to ask again, and the mark that it is finished."""
+    WATCHED.give(session_hash(), job.id if job is not None else "")
     if job is None:
         return [gr.update(interactive=True), gr.update(interactive=False), "", gr.Timer(active=False), "", gr.skip()]
     active = job.active
@@ -124,7 +135,7 @@ def watched(job: Job | None) -> list[object]:
         gr.update(interactive=not active),
         gr.update(interactive=active and not job.asked_to_stop.is_set()),
         progress_html(job),
-        gr.Timer(active=active),
+        gr.Timer(active=active or time.monotonic() - job.run.ended_s < LAST_LOOK_S),
         job.id,
         job.id if job.state == "done" else gr.skip(),
     ]
