@@ -30,7 +30,7 @@ FIRST = {2: "Draw the curve", 3: "Draw the maps"}
 PRESS = "Nothing is tried yet for these models and settings: press “{}”."
 ELSEWHERE = "A search for other models or settings is running; “Stop exploring” ends it. "
 COUNT_OUTPUTS = 18
-GROWTH = 1.25
+GROWTH = 1.5
 
 
 def begun(drawn: str, job_id: str, objective: str, budget: float, width_px: float, *values: object) -> list[object]:

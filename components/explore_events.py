@@ -7,7 +7,7 @@ from components.parts import LIVE, SLOW, WATCH, Parts
 
 # The third of what an event sends, before the form: 0 where nobody looks at the tab, so that nothing is drawn for nobody.
 ON_SCREEN_JS = """(drawn, job, objective, budget, width, ...form) => [drawn, job, objective, budget,
-    document.querySelector('#explore-progress')?.offsetParent ? window.innerWidth : 0, ...form]"""
+    !document.hidden && document.querySelector('#explore-progress')?.offsetParent ? window.innerWidth : 0, ...form]"""
 
 
 def wire(parts: Parts) -> None:

@@ -1,9 +1,14 @@
-"""Pictures: data in, Plotly figures out."""
+"""Pictures: data in, Plotly figures out.
 
-from collections.abc import Sequence
+The picture that follows the sliders is written in Plotly's schema as plain dictionaries: building and checking it as an
+object takes longer than the merge. Tests check it.
+"""
+
+from collections.abc import Mapping, Sequence
 from functools import cache
 
 import plotly.graph_objects as go
+import plotly.io
 
 from components.style import COLOURS, MODEL_COLOURS, PATTERNS, TITLES
 from merging.metrics import Score
@@ -13,6 +18,7 @@ NARROW_PX = 700
 MEAN = "<b>mean</b>"
 SCORE_AXIS = {"range": [0, 108], "ticksuffix": " %", "tickvals": [0, 20, 40, 60, 80, 100], "fixedrange": True}
 SCORE_HEIGHT_PX = 400
+SCORE_LEGEND = {"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0}
 
 
 @cache
@@ -27,10 +33,12 @@ def empty_score_figure() -> go.Figure:
     return _finished(figure, height=SCORE_HEIGHT_PX, below=36)
 
 
-def score_figure(scores: dict[str, dict[str, Score]], singles: dict[str, dict[str, Score]], width_px: int) -> go.Figure:
+def score_figure(
+    scores: Mapping[str, dict[str, Score]], singles: Mapping[str, dict[str, Score]], width_px: int
+) -> dict[str, object]:
     """Bars per task: the experts, isotropic averaging, the merge, the output ensemble, with 95 % intervals.
 
-    Where several models can do a task with their own heads, each has a bar of its own in place of the experts' mean.
+    A figure in Plotly's schema. Where several models can do a task with their own heads, each has a bar of its own in place of the experts' mean.
     """
     tasks = list(next(iter(scores.values())))
     several = {name: own for name, own in singles.items() if own}
@@ -46,22 +54,32 @@ def score_figure(scores: dict[str, dict[str, Score]], singles: dict[str, dict[st
         if method in scores:
             series.append((TITLES[method], scores[method], COLOURS[method], PATTERNS[method]))
     narrow = width_px < NARROW_PX
-    figure = go.Figure([_bars(name, own, tasks, colour, pattern, narrow) for name, own, colour, pattern in series])
+    layout = {
+        "barmode": "group",
+        "bargap": 0.22,
+        "bargroupgap": 0.06,
+        "yaxis": SCORE_AXIS,
+        "xaxis": {"fixedrange": True, "tickfont": {"size": 13}, "automargin": True},
+        "legend": SCORE_LEGEND,
+        "template": _no_template(),
+        **_frame(SCORE_HEIGHT_PX, below=36),
+    }
     if len(tasks) > 1:
         # The means stand apart.
-        figure.add_vline(x=len(tasks) - 0.5, line={"width": 1, "dash": "dot", "color": "#888"})
-    figure.update_layout(
-        barmode="group",
-        bargap=0.22,
-        bargroupgap=0.06,
-        yaxis=SCORE_AXIS,
-        xaxis={"fixedrange": True, "tickfont": {"size": 13}, "automargin": True},
-        legend={"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0},
-    )
-    return _finished(figure, height=SCORE_HEIGHT_PX, below=36)
+        line = {"width": 1, "dash": "dot", "color": "#888"}
+        place = {"x0": len(tasks) - 0.5, "x1": len(tasks) - 0.5, "xref": "x", "y0": 0, "y1": 1, "yref": "y domain"}
+        layout["shapes"] = [{"type": "line", "line": line, **place}]
+    return {"data": [_bars(name, own, tasks, *look, narrow) for name, own, *look in series], "layout": layout}
 
 
-def _bars(name: str, scores: dict[str, Score], tasks: Sequence[str], colour: str, pattern: str, narrow: bool) -> go.Bar:
+@cache
+def _no_template() -> dict[str, object]:
+    return plotly.io.templates["none"].to_plotly_json()
+
+
+def _bars(
+    name: str, scores: Mapping[str, Score], tasks: Sequence[str], colour: str, pattern: str, narrow: bool
+) -> dict[str, object]:
     own = [scores.get(task) for task in tasks]
     values = [None if score is None else 100 * score.value for score in own]
     above = [0.0 if score is None else 100 * (score.high - score.value) for score in own]
@@ -71,23 +89,26 @@ def _bars(name: str, scores: dict[str, Score], tasks: Sequence[str], colour: str
         values.append(None if None in values else sum(values) / len(values))
         above, below, groups = [*above, 0.0], [*below, 0.0], [*groups, MEAN]
         hover.append("mean over the tasks")
-    return go.Bar(
-        name=_plain(name),
-        x=groups,
-        y=values,
-        text=None if narrow else ["" if value is None else f"{value:.0f}" for value in values],
-        textposition="inside",
-        insidetextanchor="start",
-        textangle=0,
-        textfont={"color": "#111", "size": 12},
-        marker={
+    numbers = {} if narrow else {"text": ["" if value is None else f"{value:.0f}" for value in values]}
+    interval = {"type": "data", "symmetric": False, "array": above, "arrayminus": below}
+    return {
+        "type": "bar",
+        "name": _plain(name),
+        "x": groups,
+        "y": values,
+        **numbers,
+        "textposition": "inside",
+        "insidetextanchor": "start",
+        "textangle": 0,
+        "textfont": {"color": "#111", "size": 12},
+        "marker": {
             "color": colour,
             "pattern": {"shape": pattern, "fillmode": "overlay", "fgcolor": "rgba(0,0,0,.4)", "size": 7},
         },
-        error_y={"type": "data", "symmetric": False, "array": above, "arrayminus": below, "thickness": 1.2, "width": 3},
-        hovertext=hover,
-        hovertemplate="%{x}: <b>%{y:.1f} %</b><br>%{hovertext}<extra>%{fullData.name}</extra>",
-    )
+        "error_y": {**interval, "thickness": 1.2, "width": 3},
+        "hovertext": hover,
+        "hovertemplate": "%{x}: <b>%{y:.1f} %</b><br>%{hovertext}<extra>%{fullData.name}</extra>",
+    }
 
 
 def compared_figure(scores: dict[str, list[Score]], tasks: Sequence[str]) -> go.Figure:
@@ -101,7 +122,7 @@ def compared_figure(scores: dict[str, list[Score]], tasks: Sequence[str]) -> go.
         barmode="group",
         yaxis=SCORE_AXIS,
         xaxis={"fixedrange": True, "automargin": True},
-        legend={"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0},
+        legend=SCORE_LEGEND,
     )
     return _finished(figure, height=320, below=36)
 
@@ -116,15 +137,18 @@ def _plain(text: str) -> str:
 
 
 def _finished(figure: go.Figure, *, height: int, below: int = 70) -> go.Figure:
-    figure.update_layout(
-        template="none",
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        height=height,
-        margin={"l": 82, "r": 16, "t": 40, "b": below},
-        font={"size": 12},
-        uirevision="keep",
-        hoverlabel={"bgcolor": "#222", "font": {"color": "#fff"}},
-        modebar={"remove": ["zoom", "pan", "select", "lasso", "autoScale", "resetScale", "zoomIn", "zoomOut"]},
-    )
+    figure.update_layout(template="none", **_frame(height, below))
     return figure
+
+
+def _frame(height: int, below: int) -> dict[str, object]:
+    return {
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "height": height,
+        "margin": {"l": 82, "r": 16, "t": 40, "b": below},
+        "font": {"size": 12},
+        "uirevision": "keep",
+        "hoverlabel": {"bgcolor": "#222", "font": {"color": "#fff"}},
+        "modebar": {"remove": ["zoom", "pan", "select", "lasso", "autoScale", "resetScale", "zoomIn", "zoomOut"]},
+    }

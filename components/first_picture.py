@@ -9,8 +9,8 @@ import json
 from functools import lru_cache
 from pathlib import Path
 
-import plotly.graph_objects as go
 import torch
+from gradio.components.plot import PlotData
 
 from components.figures import NARROW_PX, score_figure
 from components.tables import score_sentence, score_table
@@ -26,7 +26,8 @@ WIDTHS_PX = {"narrow": NARROW_PX - 1, "wide": NARROW_PX + 1}
 
 def picture_of(result: Result, width_px: float) -> list[object]:
     """A result as the page shows it: sentence, chart, table."""
-    return [score_sentence(result), score_figure(result.scores, result.singles, int(width_px)), score_table(result)]
+    figure = score_figure(result.scores, result.singles, int(width_px))
+    return [score_sentence(result), PlotData(type="plotly", plot=json.dumps(figure)), score_table(result)]
 
 
 def keep(result: Result) -> None:
@@ -34,8 +35,8 @@ def keep(result: Result) -> None:
     pictures = {}
     for kind, width_px in WIDTHS_PX.items():
         sentence, figure, table = picture_of(result, width_px)
-        pictures[kind] = [sentence, figure.to_plotly_json(), table]
-    text = json.dumps(pictures, default=lambda array: array.tolist())
+        pictures[kind] = [sentence, figure.plot, table]
+    text = json.dumps(pictures)
     try:
         write_atomically(_path(result.recipe), lambda path: path.write_text(text, encoding="utf-8"))
     except MergingError:
@@ -47,7 +48,7 @@ def kept(recipe: Recipe, width_px: float) -> list[object] | None:
     try:
         pictures = json.loads(_path(recipe).read_text(encoding="utf-8"))
         sentence, figure, table = pictures["narrow" if width_px < NARROW_PX else "wide"]
-        return [sentence, go.Figure(figure), table]
+        return [sentence, PlotData(type="plotly", plot=figure), table]
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -28,7 +28,7 @@ def test_another_merge_is_told_apart():
     for shown in cases:
         result = pipeline.evaluate(prepared, shown.recipe)
         sentence, figure, table = picture_of(result, 1280)
-        drawn = {"plot": figure.to_json()}
+        drawn = {"plot": figure.plot}
         shares = weight_shares(prepared.names, shown.recipe.weights)
         for case in cases:
             assert (case.wrong_in_picture(sentence, drawn, table, shares) == "") == (case is shown)
