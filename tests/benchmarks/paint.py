@@ -57,7 +57,13 @@ def main() -> None:
             pool, _, preset = name.partition("/")
             own = open_pool(pool)
             recipe = preset_recipe(own, preset if preset in [one.name for one in own.presets] else own.presets[0].name)
-            taken = _moves(browser, server.url + link_query(recipe).removeprefix("/"), recipe, chosen.search or chosen.behind, chosen.behind)
+            taken = _moves(
+                browser,
+                server.url + link_query(recipe).removeprefix("/"),
+                recipe,
+                chosen.search or chosen.behind,
+                chosen.behind,
+            )
             middle, high = numpy.median(taken), numpy.percentile(taken, 95)
             print(
                 f"{name}: hand to paint, {MOVES} moves: median {middle:.0f} ms, 95th percentile {high:.0f} ms",
