@@ -44,6 +44,9 @@ from merging.pools import open_pool
 
 # The page holds the description of its API, 1.3 MB as text; answers to moves are smaller and stay as they are.
 SMALL_PAGE = Middleware(GZipMiddleware, minimum_size=100_000, compresslevel=5)
+# A merge is thousands of short operations, each of which gives Python's lock away; with Python's own 5 ms each of them may
+# wait that long for a thread that renders a page: 30 s for a merge of 50 ms.
+SWITCH_S = 0.0001
 
 
 def build_app() -> gr.Blocks:
@@ -97,6 +100,7 @@ def main() -> None:
     asked = parser.parse_args()
     if asked.mcp and (reason := _lacking_mcp()):
         parser.exit(2, f"{reason}\n")
+    sys.setswitchinterval(SWITCH_S)
     logs.begin()
     logs.event("started", **health.told_once(), jobs_lost=JOURNAL.open(cache_folder()))
     FOLDERS.begin()

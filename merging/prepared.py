@@ -19,9 +19,11 @@ from merging.evaluation import Batches, Prediction, on_device, predict, share_eq
 from merging.evaluation_tasks import EvaluationTask
 from merging.families import answers_in_words, base_parameters
 from merging.fisher import Fisher
+from merging.flat import FlatModels, flat_models
 from merging.merge import merge_parameters
 from merging.recipe import Recipe
 
+Parameters = dict[str, Tensor]
 Predictions = dict[str, Prediction]
 Fixed = tuple[dict[str, Predictions], Predictions]
 COUNTER = "num_batches_tracked"
@@ -52,6 +54,7 @@ class Prepared:
         self._batches: dict[str, list[Batches]] = {}
         self._fixed: dict[str, Fixed] = {}
         self._bases: dict[str, dict[str, Tensor]] = {}
+        self._flats: dict[str, FlatModels | None] = {}
         self.at_once = AT_ONCE if fits_one_thread(self.modules[0]) else 1
         self._targets: LifoQueue[nn.Module] = LifoQueue()
         for _ in range(self.at_once):
@@ -85,27 +88,24 @@ class Prepared:
             for module in self.modules
         ]
 
-    def merge(
-        self, recipe: Recipe, *, rule: str | None = None, on_progress: Callable | None = None
-    ) -> dict[str, Tensor]:
+    def merge(self, recipe: Recipe, *, rule: str | None = None, on_progress: Callable | None = None) -> Parameters:
         """The merged parameters with the recipe's weights and Fisher settings; by its own rule, or by `rule`."""
         settings = recipe.fisher
 
-        def on(device: str) -> dict[str, Tensor]:
-            return merge_parameters(
-                self.parameters(),
-                rule or recipe.rule,
-                recipe.weights,
-                fishers=self.fishers or None,
-                floor=float(settings.floor),
-                normalise=settings.normalise,
-                zero_rule=settings.zero_rule,
-                base=self.base(recipe),
-                device=device,
-                on_progress=on_progress,
-            )
+        def on(device: str) -> Parameters:
+            asked = {"floor": float(settings.floor), "normalise": settings.normalise, "zero_rule": settings.zero_rule}
+            asked |= {"base": self.base(recipe), "on_progress": on_progress}
+            if (flat := self._flat(device)) is not None:
+                return flat.merge(rule or recipe.rule, recipe.weights, **asked)
+            asked |= {"fishers": self.fishers or None, "device": device}
+            return merge_parameters(self.parameters(), rule or recipe.rule, recipe.weights, **asked)
 
         return self.memory.or_on_cpu(on, "the merge")
+
+    def _flat(self, device: str) -> FlatModels | None:
+        if device not in self._flats:  # two at once lay out the same
+            self._flats[device] = flat_models(self.parameters(), self.fishers or None, device)
+        return self._flats[device]
 
     def base(self, recipe: Recipe) -> Mapping[str, Tensor] | None:
         """The parameters of the recipe's base, opened once; None where its settings do not need them."""
@@ -205,8 +205,9 @@ class Prepared:
     def size_bytes(self) -> int:
         """The memory that the models and their Fishers take."""
         models = [sum(tensor.nbytes for tensor in module.parameters()) for module in self.modules]
-        fishers = [sum(tensor.nbytes for tensor in fisher.values()) for fisher in self.fishers]
-        return sum(models) + (self.at_once + self._patient.qsize()) * models[0] + sum(fishers)
+        fishers = sum(tensor.nbytes for fisher in self.fishers for tensor in fisher.values())
+        flat = sum(one.size_bytes() for one in list(self._flats.values()) if one is not None)
+        return sum(models) + (self.at_once + self._patient.qsize()) * models[0] + fishers + flat
 
     def _encoded(self, entry: EvaluationTask, split: str, index: int) -> Batches:
         chosen, seed = self.recipe.evaluation.examples, self.recipe.fisher.seed

@@ -57,6 +57,7 @@ LEVELS = {
     "fisher": 3,
     "merge": 3,
     "streaming": 3.2,
+    "flat": 3.2,  # small models as one tensor
     "stored_names": 3.6,
     "evaluation": 3,
     "evaluation_tasks": 3,
