@@ -33,7 +33,7 @@ def flat_models(
 
 
 class Layout(NamedTuple):
-    """Tensors laid end to end, P numbers of each of M models: values (M, P) and Fishers (M, P) in float64."""
+    """Tensors laid end to end, P numbers of each of M models: values (M, P) and Fishers (M, P), as they are stored."""
 
     names: list[str]
     values: Tensor
@@ -60,8 +60,8 @@ class FlatModels:
     def size_bytes(self) -> int:
         """The memory that is taken beside the models."""
         with self._lock:
-            kept = [part for layout in self._layouts.values() for part in layout[1:] if part is not None]
-        return sum(part.nbytes for part in kept)
+            kept = {id(part): part for layout in self._layouts.values() for part in layout[1:] if part is not None}
+        return sum(part.nbytes for part in kept.values())
 
     def merge(
         self,
@@ -88,9 +88,9 @@ class FlatModels:
         return {name: found[name] if name in found else self._apart(name, combination, of_base) for name in self._names}
 
     def _together(self, layout: Layout, combination: Combination) -> dict[str, Tensor]:
-        fishers = None if layout.fishers is None else layout.fishers.clone()  # it is overwritten
+        fishers = None if layout.fishers is None else layout.fishers.to(torch.float64, copy=True)  # it is overwritten
         try:
-            merged = combination.of("", layout.values, fishers).float()
+            merged = combination.of("", layout.values.double(), fishers).float()
         except StructureError:
             return {}  # some number is not finite: one tensor after the other tells which
         shapes = [self._models[0][name].shape for name in layout.names]
@@ -98,10 +98,10 @@ class FlatModels:
         return {name: part.view(shape) for name, part, shape in zip(layout.names, parts, shapes, strict=True)}
 
     def _apart(self, name: str, combination: Combination, base: Mapping[str, Tensor] | None) -> Tensor:
-        fishers = self._stacked([name], self._fishers) if combination.scales is not None else None
+        fishers = self._stacked([name], self._fishers).double() if combination.scales is not None else None
         shape = self._models[0][name].shape
         own = None if base is None else base[name].to(self._device, torch.float64).reshape(-1)
-        return combination.of(name, self._stacked([name], self._models), fishers, own).float().view(shape)
+        return combination.of(name, self._stacked([name], self._models).double(), fishers, own).float().view(shape)
 
     def _laid(self, speaking: tuple[bool, ...], floor: float) -> Layout:
         """The tensors in which each coordinate has a Fisher of a model with λ > 0; all of them without Fishers."""
@@ -114,12 +114,14 @@ class FlatModels:
             voices = [fisher for fisher, speaks in zip(self._fishers or [], speaking, strict=False) if speaks]
             names = [name for name in self._names if not speaking or floor > 0 or _all_spoken_for(name, voices)]
             fishers = self._stacked(names, self._fishers) if speaking else None
-            self._layouts[key] = Layout(names, self._stacked(names, self._models), fishers)
+            alike = next((layout.values for layout in self._layouts.values() if layout.names == names), None)
+            values = self._stacked(names, self._models) if alike is None else alike
+            self._layouts[key] = Layout(names, values, fishers)
         return self._layouts[key]
 
     def _stacked(self, names: Sequence[str], owners: Sequence[Mapping[str, Tensor]]) -> Tensor:
         rows = [torch.cat([owner[name].reshape(-1) for name in names] or [torch.empty(0)]) for owner in owners]
-        return torch.stack([row.to(self._device, torch.float64) for row in rows])
+        return torch.stack([row.to(self._device) for row in rows])
 
     def _scaled(self, floor: float, normalise: str) -> list[float]:
         key = (floor, normalise)

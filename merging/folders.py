@@ -1,5 +1,6 @@
 """Folders that are written whole or not at all."""
 
+import ctypes
 import os
 import shutil
 import tempfile
@@ -13,6 +14,8 @@ from merging.errors import ExportError
 # A folder that holds all of these is an earlier export; a folder with somebody's recipe.yaml is not.
 MARKERS = ("recipe.yaml", "scores.json", "config.json")
 SPARE_BYTES = 1 << 20  # for configuration, card and directories
+# Of Linux's renameat2: paths are meant from here, and both exist.
+AT_FDCWD, RENAME_EXCHANGE = -100, 2
 
 
 def require_exportable(folder: str | Path) -> None:
@@ -66,9 +69,12 @@ def replace_folder(folder: Path, write: Callable[[Path], object]) -> Path:
 
 
 def _swap(temporary: Path, folder: Path) -> None:
+    """`temporary` takes the place of `folder`, in one step where the system has one; else a kill could fall between two."""
     if not folder.is_dir():
         temporary.rename(folder)
         return
+    if _exchange(temporary, folder):
+        return  # what was there is deleted as temporary
     old = temporary.with_name(f"{temporary.name}-old")
     folder.rename(old)
     try:
@@ -77,6 +83,15 @@ def _swap(temporary: Path, folder: Path) -> None:
         old.rename(folder)
         raise
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Two names trade places, which Linux does in one step and Python has no call for; whether it was done."""
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+        return rename(AT_FDCWD, os.fsencode(first), AT_FDCWD, os.fsencode(second), RENAME_EXCHANGE) == 0
+    except (AttributeError, OSError, TypeError):
+        return False
 
 
 def _reach_the_disk(folder: Path) -> None:

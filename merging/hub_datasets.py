@@ -7,6 +7,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TypeVar
 
+from merging.dataset_library import library
 from merging.errors import TaskError, nearest, quoted
 from merging.own_data import require_no_null_row, require_own_files, require_own_pictures
 from merging.references import is_file, is_folder, local_path
@@ -65,19 +66,16 @@ _load_once = lru_cache(maxsize=64)(_load)
 
 def open_builder(dataset: str, config: str | None, revision: str | None, token: bool | None):
     """A dataset's `datasets.DatasetBuilder`, its card looked at. Raises: TaskError, and whatever `datasets` raises."""
-    from datasets import load_dataset_builder
-
-    return load_dataset_builder(dataset, config, revision=check_card(dataset, revision, token), token=token)
+    return library().load_dataset_builder(dataset, config, revision=check_card(dataset, revision, token), token=token)
 
 
 def require_rows(builder, token: bool | None, *, most_bytes: int | None = None) -> None:
     """Raises: TaskError at a null in place of a row of a dataset's JSON files, or of the first `most_bytes` of each."""
-    from datasets import DownloadConfig, DownloadManager
     from datasets.utils.file_utils import xopen
 
     if builder.info.builder_name != "json":
         return
-    settings = DownloadConfig(token=token)
+    settings = library().DownloadConfig(token=token)
     for files in (builder.config.data_files or {}).values():
         for address in files:
             name = Path(address).name
@@ -85,7 +83,7 @@ def require_rows(builder, token: bool | None, *, most_bytes: int | None = None) 
                 with xopen(address, "rb", download_config=settings) as file:
                     require_no_null_row(BytesIO(file.read(most_bytes)), name)
                 continue
-            manager = DownloadManager(dataset_name=builder.dataset_name, download_config=settings)
+            manager = library().DownloadManager(dataset_name=builder.dataset_name, download_config=settings)
             for path in manager.iter_files(manager.download_and_extract(address)):
                 with open(path, "rb") as file:
                     require_no_null_row(file, name)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
+from merging.dataset_library import library
 from merging.errors import TaskError, quoted, shown
 from merging.hub_datasets import load_rows
 from merging.own_data import require_own_pictures
@@ -166,14 +167,12 @@ def _modified_ns(path: Path) -> int:
 
 @lru_cache(maxsize=64)
 def _read_file(path: Path, modified_ns: int):
-    from datasets import load_dataset
-
     form, settings = FORMATS[path.suffix.lower()]
     if form == "json":
         _require_objects(path)
     try:
         settings = {**settings, "cache_dir": _rows_folder(path)}
-        rows = load_dataset(form, data_files=glob.escape(str(path)), split="train", **settings)
+        rows = library().load_dataset(form, data_files=glob.escape(str(path)), split="train", **settings)
         return require_own_pictures(rows, f'"{path.name}"')
     except TaskError:
         raise
@@ -209,12 +208,10 @@ def _require_objects(path: Path) -> None:
 
 @lru_cache(maxsize=16)
 def _read_images(folder: Path, parts: tuple[str, ...], stamp: int):
-    from datasets import load_dataset
-
     # datasets wants split names without dots; all parts are read at once, so that they share one list of classes.
     patterns = {f"part{number}": f"{glob.escape(str(folder / part))}/**" for number, part in enumerate(parts)}
     try:
-        found = load_dataset(
+        found = library().load_dataset(
             "imagefolder", data_files=patterns, drop_labels=False, drop_metadata=True, cache_dir=_rows_folder(folder)
         )
     except Exception as problem:

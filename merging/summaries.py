@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from merging.alignment import Alignment
 from merging.checkpoints import Checkpoint
 from merging.columns import count_empty, label_list, likely_columns
+from merging.dataset_library import library
 from merging.encoding import truncated_share
 from merging.errors import TaskError, require_choice
 from merging.families import answering
@@ -102,7 +103,7 @@ def fit_task(task: Task, split: str, checkpoint: Checkpoint, *, examples: int | 
 
 
 def _describe_hub(about: Mapping[str, object]) -> TaskSummary:
-    from datasets import Dataset, get_dataset_config_names, load_dataset_builder
+    from datasets import Dataset, get_dataset_config_names
 
     dataset, config, revision = str(about["dataset"]), about.get("config"), about.get("revision")
 
@@ -111,7 +112,7 @@ def _describe_hub(about: Mapping[str, object]) -> TaskSummary:
         configs = get_dataset_config_names(dataset, revision=commit, token=token)
         if config is None and len(configs) > 1 and "default" not in configs:
             return configs, None, {}
-        builder = load_dataset_builder(dataset, config, revision=commit, token=token)
+        builder = library().load_dataset_builder(dataset, config, revision=commit, token=token)
         require_rows(builder, token, most_bytes=READ_AT_ONCE)
         streams = builder.as_streaming_dataset()
         # Pictures may be named only, by paths and addresses of which nothing is known yet.

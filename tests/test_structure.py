@@ -39,6 +39,7 @@ LEVELS = {
     "zero_shot": 1,  # CLIP's towers as classifiers
     "text_to_text": 1,  # T5 as a classifier
     "alignment": 1,  # of a dataset's labels with a model's outputs
+    "dataset_library": 0.5,
     "own_data": 1,  # of files and datasets: nothing that they only name
     "hub_datasets": 1.2,
     "shares": 1,  # of rows that are cut into splits
