@@ -192,6 +192,20 @@ def shown_with_notice(width_px: float, *values: object) -> list[object]:
     return [told or gr.skip(), *others]
 
 
+def link_shown(width_px: float, *values: object) -> list[object]:
+    """What `shown_with_notice` gives, then the job's panel.
+
+    A browser under load sends what the link asks for before all of its widgets have their values: then another recipe was
+    estimated, which these values would wait for in vain.
+    """
+    try:
+        is_prepared = STORE.get(recipe_of(Form.of(*values), hosted=is_hosted())) is not None
+    except MergingError:
+        is_prepared = True  # told with the picture
+    picture = shown_with_notice(width_px, *values)
+    return [*picture, *([gr.skip()] * 6 if is_prepared else linked(*values))]
+
+
 def recipe_shown(width_px: float, *values: object) -> list[object]:
     """What an opened recipe changes in view: YAML, then what `shown` gives. The notice of its opening stays."""
     return [described(*values)[1], *shown(width_px, *values)]

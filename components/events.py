@@ -204,6 +204,7 @@ def _wire_kept(parts: Parts) -> None:
 def _wire_link(parts: Parts) -> None:
     """The page's address: what it asks for is opened after the page itself."""
     form, picture = parts.form(), parts.picture()
+    picture["outputs"] += parts.job.outputs()
     parts.query.change(
         actions.link_opened,
         parts.query,
@@ -211,7 +212,7 @@ def _wire_link(parts: Parts) -> None:
         api_name="open_link",
         **WATCH,
     ).then(actions.linked, form, parts.job.outputs(), api_name="estimate_link", **WATCH).then(
-        actions.shown_with_notice, **picture, api_name="show_link", **LIVE
+        actions.link_shown, **picture, api_name="show_link", **LIVE
     )
 
 

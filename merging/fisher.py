@@ -1,6 +1,7 @@
 """The diagonal Fisher information of a classifier on a task."""
 
 import copy
+import hashlib
 import json
 import math
 import time
@@ -21,6 +22,7 @@ from merging.gradients.per_example import batch_length, rows_of
 from merging.gradients.readiness import original
 from merging.scales import SIZES, size_of
 
+DIGEST = "sha256"  # of the numbers, in a file's metadata
 OnProgress = Callable[[float, str], None]
 
 
@@ -52,22 +54,26 @@ class Fisher(Mapping[str, Tensor]):
         return replace(self, tensors=moved)
 
     def save(self, path: Path) -> None:
-        """Writes a safetensors file, with the estimator's settings and the tensors' sizes in its metadata.
+        """Writes a safetensors file, with the estimator's settings, the tensors' sizes and their digest in its metadata.
 
         With the sizes a merge from file to file need not read the Fisher twice.
         """
         about = {"examples": self.examples, "labels": self.labels, "seed": self.seed, "fallbacks": dict(self.fallbacks)}
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.tensors.items()}
         sizes = {name: size_of(tensor) for name, tensor in tensors.items()}
-        save_file(tensors, path, metadata={"fisher": json.dumps(about), SIZES: json.dumps(sizes)})
+        metadata = {"fisher": json.dumps(about), SIZES: json.dumps(sizes)}
+        save_file(tensors, path, metadata={**metadata, DIGEST: _digest(tensors, metadata)})
 
     @staticmethod
     def load(path: Path) -> "Fisher":
-        """Reads what `save` wrote. Raises: FisherError if it is not such a file."""
+        """Reads what `save` wrote. Raises: FisherError if it is not such a file, or if its numbers are others by now."""
         try:
             with safe_open(path, framework="pt") as file:
-                about = json.loads((file.metadata() or {})["fisher"])
+                metadata = file.metadata() or {}
+                about = json.loads(metadata["fisher"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+            if DIGEST in metadata and metadata.pop(DIGEST) != _digest(tensors, metadata):
+                raise ValueError("other numbers than were written")
             estimator = int(about["examples"]), str(about["labels"]), int(about["seed"]), dict(about["fallbacks"])
             return Fisher(tensors, *estimator)
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as problem:
@@ -75,6 +81,14 @@ class Fisher(Mapping[str, Tensor]):
                 f'"{Path(path).name}" cannot be read: expected a Fisher in safetensors, got {problem!s:.120}. '
                 "Delete the file; it is estimated again."
             ) from problem
+
+
+def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+    for name in sorted(tensors):
+        digest.update(f"{name} {list(tensors[name].shape)}".encode())
+        digest.update(tensors[name].contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 # Also for callers in inference mode, whose new tensors (a float32 copy) could not take part in gradients.

@@ -1,14 +1,21 @@
 """Which job a page watches: answers about an earlier one may come last, and must not end the watch of the new one."""
 
 import threading
+from dataclasses import replace
 from types import SimpleNamespace
 
+import gradio as gr
 import pytest
 from gradio.context import LocalContext
 
+from components.actions import link_shown
 from components.job_panel import LAST_LOOK_S, polled, stopped, watched
-from components.jobs import REGISTRY
+from components.jobs import ESTIMATE, REGISTRY
 from components.latest import KEPT_SESSIONS, WATCHED, Watched
+from components.score_charts import ESTIMATING, NOT_PREPARED
+from merging.pools import open_pool
+from merging.recipe import FisherSettings, preset_recipe
+from tests.benchmarks.slider import form_values
 
 
 @pytest.fixture
@@ -68,3 +75,18 @@ def test_the_pages_opened_longest_ago_are_forgotten_first():
         pages.opened(str(number))
         pages.give(str(number), "own")
     assert [pages.of("0", "asked"), pages.of("1", "asked"), pages.of(None, "asked")] == ["asked", "own", "asked"]
+
+
+def test_a_link_whose_widgets_came_late_is_estimated_after_all(page):
+    late = preset_recipe(open_pool("digits"), "four-tasks")
+    late = replace(late, fisher=FisherSettings(examples=16, seed=8151))
+    values = form_values(late, list(late.weights))
+    picture, panel = link_shown(1200, *values)[:5], link_shown(1200, *values)[5:]
+    assert ESTIMATING in picture[0] or NOT_PREPARED in picture[0]
+    job = REGISTRY.get(panel[4])
+    assert job.kind == ESTIMATE
+    assert job.run.ended.wait(120)
+    assert job.state == "done", job.message
+    picture, panel = link_shown(1200, *values)[:5], link_shown(1200, *values)[5:]
+    assert "Fisher merge" in picture[1]
+    assert panel == [gr.skip()] * 6  # the page goes on watching what it watched: its end redraws the picture
