@@ -77,6 +77,11 @@ def look_up(reference: str) -> Listing:
         info = HfApi().model_info(repository, revision=revision or None, files_metadata=True, token=token)
         card = info.card_data.to_dict() if info.card_data else {}
         sizes = {sibling.rfilename: sibling.size or 0 for sibling in info.siblings or ()}
+        if odd := [name for name, size in sizes.items() if not isinstance(size, int)]:
+            raise CheckpointError(
+                f'"{reference}" cannot be read: expected the sizes of its files in bytes, got {sizes[odd[0]]!r:.40} for '
+                f"{odd[0]:.80}. Try again later, or pick another revision."
+            )
         return Listing(repository, str(info.sha), sizes, card, token)
 
     return asked(reference, ask, None)

@@ -26,7 +26,7 @@ from components import export_panel
 from components.visit_folders import VisitFolders
 from merging import open_checkpoint
 from merging.cache_space import make_room
-from merging.errors import CacheError, CheckpointError, ExportError, MergingError, TaskError
+from merging.errors import CacheError, CheckpointError, ExportError, TaskError
 from merging.export import export
 from merging.limits import Limits
 from merging.pipeline import prepare
@@ -388,6 +388,14 @@ def test_a_download_of_another_size_than_the_hub_says_leaves_nothing(hub, tmp_pa
             open_checkpoint("lab/parity")
         assert not [path for path in (tmp_path / "home").rglob("*") if path.is_file() and path.stat().st_size > 10_000]
     assert open_checkpoint("lab/parity").hash == open_checkpoint(str(PARITY)).hash
+
+
+def test_a_listing_whose_sizes_are_no_numbers_is_refused(hub, monkeypatch):
+    hub.add("lab/parity", PARITY)
+    honest = hub_module.described
+    monkeypatch.setattr(hub_module, "described", lambda path: honest(path) | {"size": "much"})
+    with pytest.raises(CheckpointError, match=r'"lab/parity" cannot be read: expected the sizes .*, got \'much\' for '):
+        open_checkpoint("lab/parity")
 
 
 @pytest.mark.parametrize("said", [0, 10, -5])

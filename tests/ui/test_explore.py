@@ -10,9 +10,10 @@ from playwright.sync_api import expect
 from merging.pipeline import evaluate, prepare
 from merging.pools import open_pool
 from merging.recipe import preset_recipe
+from tests.ui.accessible import serious
 from tests.ui.looking import open_page, press, settle, slider
 from tests.ui.server import serving
-from tests.ui.test_looks import PHONE, _serious
+from tests.ui.test_looks import PHONE
 
 FIRST = {2: "Draw the curve", 3: "Draw the maps", 4: "Search"}
 LAST_MODELS = ("remainder", "loop")
@@ -268,7 +269,7 @@ def test_axe_finds_nothing_serious_and_a_phone_does_not_scroll_sideways(new_page
     _tab(page, "Explore λ")
     expect(page.locator("#explore-progress")).not_to_be_empty()
     settle(page)
-    found = _serious(page, f"{size}, {mode}, empty")
+    found = serious(page, f"{size}, {mode}, empty")
     start = page.get_by_role("button", name=re.compile("^(Search|Go on)$"))
     expect(start).to_be_enabled()
     _budget(page, 20)
@@ -279,7 +280,7 @@ def test_axe_finds_nothing_serious_and_a_phone_does_not_scroll_sideways(new_page
     for summary in page.locator(".studio-numbers summary:visible").all():
         summary.click()
     settle(page)
-    assert not found + _serious(page, f"{size}, {mode}, filled")
+    assert not found + serious(page, f"{size}, {mode}, filled")
     assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]
     chart = page.locator("#explore .main-svg").first.bounding_box()
     assert chart["x"] + chart["width"] <= page.viewport_size["width"]

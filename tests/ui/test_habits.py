@@ -9,6 +9,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 import merging
+from tests.ui.accessible import serious_in_both_modes
 from tests.ui.looking import TASKS, open_page, open_tab, pick, press, set_slider, settled_bars, table_text
 
 
@@ -68,6 +69,8 @@ def test_a_merge_of_this_visit_is_reloaded_and_two_are_compared(page):
     _keep(page, "more parity")
     expect(page.locator("#compared-merges .bars .point").first).to_be_visible()
     expect(page.locator("#compared-merges-sentence")).to_contain_text("“more parity” is right on")
+    found = serious_in_both_modes(page, "the merges of a visit")
+    assert not found, "\n".join(found)
     row = page.locator("#merges-numbers tr", has=page.get_by_role("rowheader", name="equal", exact=True))
     row.get_by_role("button", name="Reload").press("Enter")
     expect(page.get_by_role("spinbutton", name="λ · parity")).to_have_value("0.25")

@@ -17,8 +17,9 @@ from merging.diagnostics import (
     tensor_facts,
 )
 from merging.diagnostics.planes import mean_loss
+from tests.ui.accessible import serious_in_both_modes
 from tests.ui.looking import TASKS, open_page, open_tab, press, set_slider, settle
-from tests.ui.test_looks import MODES, PHONE, _serious
+from tests.ui.test_looks import MODES, PHONE
 
 SECTIONS = {
     "Fisher maps": "#owner-map .heatmaplayer .hm",
@@ -215,10 +216,7 @@ def test_axe_finds_nothing_serious_in_any_section_in_either_mode(page):
     for section in SECTIONS:
         open_section(page, section)
         page.evaluate("document.querySelectorAll('.studio-numbers details').forEach(one => one.open = true)")
-        for mode in MODES:
-            settle(page)
-            found += _serious(page, f"{section}, {mode}")
-            page.evaluate("document.body.classList.toggle('dark')")
+        found += serious_in_both_modes(page, section)
     assert not found, "\n".join(found)
 
 

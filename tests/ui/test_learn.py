@@ -1,15 +1,13 @@
 """The Learn tab in a browser: every picture is drawn and follows what is moved, with the numbers of `merging`."""
 
-import json
-
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Locator, Page, expect
 
 import merging
 from components.learn import CENTRES, EXAMPLE
 from components.lessons import INTERMEDIATE, LESSONS, ROBUST
 from merging.diagnostics import Gaussian, optima, share_curves
+from tests.ui.accessible import serious_in_both_modes
 from tests.ui.looking import open_page, open_tab, press, settle
 
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
@@ -179,6 +177,8 @@ def test_a_question_with_choices_is_answered(learn):
     learn.get_by_role("radio", name="The output ensemble").check()
     press(learn, "Check my answer")
     expect(learn.locator("#lesson-feedback")).to_contain_text("runs per image")
+    found = serious_in_both_modes(learn, "a question with its feedback")
+    assert not found, "\n".join(found)
 
 
 def test_a_lesson_left_in_the_middle_is_found_there_after_a_reload_and_does_not_disturb_another_tab(
@@ -226,17 +226,5 @@ def test_axe_finds_nothing_serious_and_nothing_scrolls_sideways(new_page, server
         _fill(page, section)
         width = page.viewport_size["width"]
         assert page.evaluate("document.documentElement.scrollWidth") <= width, section
-        for _ in ("light", "dark"):
-            found += _serious(page, section)
-            page.evaluate("document.body.classList.toggle('dark')")
-            settle(page)
+        found += serious_in_both_modes(page, section)
     assert not found, "\n".join(found)
-
-
-def _serious(page: Page, where: str) -> list[str]:
-    return [
-        f"{where}: {problem['id']}: "
-        + json.dumps([node["html"][:150] + node["failureSummary"][:200] for node in problem["nodes"][:3]])
-        for problem in Axe().run(page).response["violations"]
-        if problem["impact"] in ("serious", "critical")
-    ]

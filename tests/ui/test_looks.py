@@ -1,11 +1,9 @@
 """What the page looks like: contrast and names for everyone, phones, the keyboard."""
 
-import json
-
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
+from tests.ui.accessible import serious, serious_in_both_modes
 from tests.ui.looking import (
     TASKS,
     chart_bars,
@@ -44,7 +42,7 @@ def test_axe_finds_nothing_serious_on_any_tab_in_either_mode(new_page, server, s
     for _ in MODES:
         for tab in TABS:
             _show(page, tab)
-            found += _serious(page, tab)
+            found += serious(page, tab)
         open_tab(page, "Merge")
         inks.add(page.locator("#score-chart .xtick text").first.evaluate("text => getComputedStyle(text).fill"))
         page.evaluate("document.body.classList.toggle('dark')")
@@ -58,22 +56,8 @@ def test_a_notice_and_opened_settings_pass_axe_too(page):
     page.get_by_role("spinbutton", name="Floor of F").fill("-1")
     page.get_by_role("spinbutton", name="Floor of F").press("Tab")
     expect(page.locator("#notice [role=alert]")).to_be_visible()
-    found = []
-    for mode in MODES:
-        settle(page)
-        found += _serious(page, f"notice, {mode}")
-        page.evaluate("document.body.classList.toggle('dark')")
+    found = serious_in_both_modes(page, "notice")
     assert not found, "\n".join(found)
-
-
-def _serious(page, where: str) -> list[str]:
-    """What axe finds that is serious or critical."""
-    return [
-        f"{where}: {problem['id']}: "
-        + json.dumps([node["html"][:150] + node["failureSummary"][:200] for node in problem["nodes"][:3]])
-        for problem in Axe().run(page).response["violations"]
-        if problem["impact"] in ("serious", "critical")
-    ]
 
 
 def test_a_phone_shows_the_chart_and_scrolls_no_tab_sideways(new_page, server):
