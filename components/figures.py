@@ -38,7 +38,8 @@ def score_figure(
 ) -> dict[str, object]:
     """Bars per task: the experts, isotropic averaging, the merge, the output ensemble, with 95 % intervals.
 
-    A figure in Plotly's schema. Where several models can do a task with their own heads, each has a bar of its own in place of the experts' mean.
+    A figure in Plotly's schema. Where several models can do a task with their own heads, each has a bar of its own in
+    place of the experts' mean.
     """
     tasks = list(next(iter(scores.values())))
     several = {name: own for name, own in singles.items() if own}

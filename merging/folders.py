@@ -88,7 +88,7 @@ def _swap(temporary: Path, folder: Path) -> None:
 def _exchange(first: Path, second: Path) -> bool:
     """Two names trade places, which Linux does in one step and Python has no call for; whether it was done."""
     try:
-        rename = ctypes.CDLL(None, use_errno=True).renameat2
+        rename = ctypes.CDLL(None).renameat2
         return rename(AT_FDCWD, os.fsencode(first), AT_FDCWD, os.fsencode(second), RENAME_EXCHANGE) == 0
     except (AttributeError, OSError, TypeError):
         return False
