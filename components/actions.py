@@ -12,15 +12,14 @@ from components.export_panel import described
 from components.figures import NARROW_PX
 from components.form import ROWS, Form, recipe_of, texts
 from components.jobs import REGISTRY
-from components.latest import WATCHED, session_hash
 from components.merge_history import listed
 from components.modes import is_hosted
 from components.opening import form_updates, is_embedded, link_updates, pool_updates
+from components.pages import PAGES, session_hash, visitor
 from components.pool_picker import chosen_pool, chosen_preset, model_choices, pool_choices
 from components.score_charts import NOT_PREPARED, previewed, shown
 from components.store import STORE
 from components.tables import notice
-from components.visitors import VISITORS, visitor
 from components.visits import VISITS
 from components.weight_sliders import rows_for, set_to
 from merging.errors import MergingError, PoolError, RecipeError
@@ -41,8 +40,7 @@ def opened(width_px: float, query: str, visit: str, job_id: str, *values: object
     On a phone the sidebar, which would cover the picture, is closed. `query` goes on: its change opens what a link asks for.
     """
     form, watching = Form.of(*values), REGISTRY.get(job_id)
-    visit = VISITORS.welcome(session_hash(), visit)
-    WATCHED.opened(session_hash())
+    visit = PAGES.welcome(session_hash(), visit)
     going_on = watching is not None and watching.active
     job = job_panel.watched(watching) if going_on else job_panel.ensured(*values)
     history = [(0.0, list(form.models), list(form.weights))]
@@ -50,7 +48,7 @@ def opened(width_px: float, query: str, visit: str, job_id: str, *values: object
     told, *picture = shown(width_px, *values)
     if watching is not None and watching.state == "lost":
         gr.Warning(escape(watching.message), duration=None)  # stays, where the next picture takes the notice away
-        told = notice(watching.message) + told
+        told = notice(watching.message) + (told if isinstance(told, str) else "")
     return [*seen, *job, told, *picture]
 
 
@@ -190,20 +188,6 @@ def shown_with_notice(width_px: float, *values: object) -> list[object]:
     """What `shown` gives; the notice of an opened link or merge stays unless there is a new one."""
     told, *others = shown(width_px, *values)
     return [told or gr.skip(), *others]
-
-
-def link_shown(width_px: float, *values: object) -> list[object]:
-    """What `shown_with_notice` gives, then the job's panel.
-
-    A browser under load sends what the link asks for before all of its widgets have their values: then another recipe was
-    estimated, which these values would wait for in vain.
-    """
-    try:
-        is_prepared = STORE.get(recipe_of(Form.of(*values), hosted=is_hosted())) is not None
-    except MergingError:
-        is_prepared = True  # told with the picture
-    picture = shown_with_notice(width_px, *values)
-    return [*picture, *([gr.skip()] * 6 if is_prepared else linked(*values))]
 
 
 def recipe_shown(width_px: float, *values: object) -> list[object]:

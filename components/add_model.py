@@ -10,9 +10,9 @@ import gradio as gr
 from components import logs
 from components.form import ROWS, model_choices, model_name, model_value
 from components.modes import UPLOAD_LIMITS, is_hosted, require_own_machine, require_public, require_public_task
+from components.pages import visitor
 from components.tables import notice
 from components.visit_folders import FOLDERS
-from components.visitors import visitor
 from components.weight_sliders import rows_for
 from merging.errors import MergingError, RecipeError
 from merging.pools import open_pool

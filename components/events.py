@@ -6,7 +6,7 @@ from components import actions, add_model, job_panel
 from components.export_panel import described, exported, saved_recipe
 from components.inspect_actions import inspected
 from components.merge_history import compared, remembered
-from components.parts import LIVE, MOVE, SETTLE, SLOW, WATCH, Parts
+from components.parts import LIVE, MOVE, ONCE, POLL, SETTLE, SLOW, WATCH, Parts
 from components.push_panel import pushed
 from components.score_charts import settled, shown
 from components.weight_sliders import rows_for
@@ -33,7 +33,7 @@ def wire(parts: Parts) -> None:
 def _wire_merge(parts: Parts, history: gr.State) -> None:
     picture, settings, picker = parts.picture(), parts.settings, parts.picker
     kept = parts.kept
-    settings.merge.click(shown, **picture, api_name="merge", **LIVE).then(
+    settings.merge.click(shown, **picture, api_name="merge", **LIVE | ONCE).then(
         remembered,
         [kept.visit, kept.name, *parts.form()],
         [kept.visit, kept.name, *kept.outputs()],
@@ -45,7 +45,6 @@ def _wire_merge(parts: Parts, history: gr.State) -> None:
         shown,
         **picture,
         api_name="apply_settings",
-        trigger_mode="always_last",
         **LIVE,
     )
     gr.on(
@@ -61,7 +60,6 @@ def _wire_merge(parts: Parts, history: gr.State) -> None:
         shown,
         **picture,
         api_name="apply_estimation",
-        trigger_mode="always_last",
         **LIVE,
     )
     gr.on(
@@ -90,16 +88,17 @@ def _wire_setup(parts: Parts) -> None:
         picker.pool,
         [*after, picker.preset, picker.about, *model_outputs, picker.base, picker.own.panel],
         api_name="choose_pool",
+        **SLOW,
     )
     preset_event = picker.preset.input(
-        actions.preset_chosen, [picker.pool, picker.preset], [*after, *model_outputs], api_name="choose_preset"
+        actions.preset_chosen, [picker.pool, picker.preset], [*after, *model_outputs], api_name="choose_preset", **SLOW
     )
     picture = parts.picture()
     for event, name in ((pool_event, "pool"), (preset_event, "preset")):
         event.then(job_panel.ensured, parts.form(), parts.job.outputs(), api_name=f"estimate_{name}", **WATCH).then(
             shown, **picture, api_name=f"show_{name}", **LIVE
         )
-    picker.models.input(rows_for, picker.models, parts.weights.sliders, api_name="choose_models").then(
+    picker.models.input(rows_for, picker.models, parts.weights.sliders, api_name="choose_models", **SLOW).then(
         shown, **picture, api_name="show_models", **LIVE
     )
 
@@ -111,7 +110,6 @@ def _wire_own(parts: Parts) -> None:
         parts.form(),
         [picker.checks, picker.changed],
         api_name="check_models",
-        trigger_mode="always_last",
         **SLOW,
     )
     look = {"fn": add_model.looked, "inputs": own.asked(), "outputs": own.found(), **SLOW}
@@ -132,7 +130,7 @@ def _wire_own(parts: Parts) -> None:
         [picker.pool, picker.models, *own.corrected()],
         [own.summary, picker.models, *parts.weights.sliders],
         api_name="add_model",
-        **WATCH,
+        **WATCH | ONCE,
     )
 
 
@@ -150,9 +148,9 @@ def _wire_job(parts: Parts, history: gr.State) -> None:
         api_name="open_page",
         **WATCH,
     )
-    job.estimate.click(job_panel.started, parts.form(), job.outputs(), api_name="estimate_fisher", **WATCH)
+    job.estimate.click(job_panel.started, parts.form(), job.outputs(), api_name="estimate_fisher", **WATCH | ONCE)
     job.stop.click(job_panel.stopped, job.job_id, job.outputs(), api_name="stop", **WATCH)
-    job.timer.tick(job_panel.polled, job.job_id, job.outputs(), api_name="progress", **WATCH)
+    job.timer.tick(job_panel.polled, job.job_id, job.outputs(), api_name="progress", **POLL)
     job.finished.change(
         actions.found_weights,
         job.finished,
@@ -174,7 +172,9 @@ def _wire_weights(parts: Parts, history: gr.State) -> None:
     weights.by_size.click(
         actions.weights_by_size, parts.form(), [parts.charts.notice, *sliders], api_name="weights_by_size", **WATCH
     )
-    weights.best.click(actions.best_weights, parts.form(), parts.job.outputs(), api_name="find_best_weights", **WATCH)
+    weights.best.click(
+        actions.best_weights, parts.form(), parts.job.outputs(), api_name="find_best_weights", **WATCH | ONCE
+    )
     weights.undo.click(actions.undone, history, [history, *sliders], api_name="undo", **WATCH)
 
 
@@ -196,7 +196,6 @@ def _wire_kept(parts: Parts) -> None:
         [kept.visit, kept.first, kept.second],
         kept.compared.outputs(),
         api_name="compare_merges",
-        trigger_mode="always_last",
         **WATCH,
     )
 
@@ -204,7 +203,6 @@ def _wire_kept(parts: Parts) -> None:
 def _wire_link(parts: Parts) -> None:
     """The page's address: what it asks for is opened after the page itself."""
     form, picture = parts.form(), parts.picture()
-    picture["outputs"] += parts.job.outputs()
     parts.query.change(
         actions.link_opened,
         parts.query,
@@ -212,7 +210,7 @@ def _wire_link(parts: Parts) -> None:
         api_name="open_link",
         **WATCH,
     ).then(actions.linked, form, parts.job.outputs(), api_name="estimate_link", **WATCH).then(
-        actions.link_shown, **picture, api_name="show_link", **LIVE
+        actions.shown_with_notice, **picture, api_name="show_link", **LIVE
     )
 
 
@@ -222,10 +220,10 @@ def _wire_export(parts: Parts) -> None:
         described, form, [exports.notice, exports.recipe, exports.link], api_name="recipe", **WATCH
     ).then(None, exports.link, exports.link, js=LINK_JS)
     exports.download.click(
-        exported, form, [exports.notice, exports.file], api_name="download_merged_model", **LIVE
+        exported, form, [exports.notice, exports.file], api_name="download_merged_model", **LIVE | ONCE
     ).success(None, js=CLICK_JS.format("merged-file"))
     exports.save_recipe.click(
-        saved_recipe, form, [exports.notice, exports.recipe_file], api_name="download_recipe", **WATCH
+        saved_recipe, form, [exports.notice, exports.recipe_file], api_name="download_recipe", **WATCH | ONCE
     ).success(None, js=CLICK_JS.format("recipe-file"))
     pushing = parts.pushing
     pushing.button.click(
@@ -233,7 +231,7 @@ def _wire_export(parts: Parts) -> None:
         [*pushing.asked(), *form],
         [pushing.notice, pushing.token],
         api_name="push_to_hub",
-        **SLOW,
+        **SLOW | ONCE,
     )
     exports.upload.upload(
         actions.recipe_opened,

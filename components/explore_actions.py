@@ -13,10 +13,10 @@ from components.form import ROWS, Form, recipe_of, texts
 from components.frames import empty, framed
 from components.jobs import REGISTRY, Job
 from components.modes import is_hosted
+from components.pages import SEARCH, visitor, watch, watched_job
 from components.score_charts import DESKTOP_PX, ESTIMATING, NOT_PREPARED, NOTHING
 from components.store import STORE, preparation_key
 from components.tables import notice
-from components.visitors import visitor
 from components.weight_sliders import set_to
 from merging.errors import MergingError, RecipeError
 from merging.merge import normalised_weights
@@ -40,6 +40,7 @@ def begun(drawn: str, job_id: str, objective: str, budget: float, width_px: floa
         if prepared is None:
             return _without(NOT_PREPARED)
         job_id = _begin(recipe, prepared, _known(objective, prepared), int(budget)).id
+        watch(SEARCH, job_id)
     except (MergingError, TypeError, ValueError) as problem:
         return _without(str(problem), "error")
     return watched(drawn, job_id, objective, budget, width_px, *values)
@@ -47,7 +48,7 @@ def begun(drawn: str, job_id: str, objective: str, budget: float, width_px: floa
 
 def stopped(drawn: str, job_id: str, *others: object) -> list[object]:
     """Asks the search to stop, which it does within a batch; what is tried stays."""
-    REGISTRY.stop(job_id)
+    REGISTRY.stop(watched_job(SEARCH, job_id))
     return watched(drawn, job_id, *others)
 
 
@@ -56,7 +57,7 @@ def watched(drawn: str, job_id: str, objective: str, budget: float, width_px: fl
 
     A width of 0 says that nobody looks at the tab: then there are no pictures, and nothing at all before the end.
     """
-    form, job = Form.of(*values), REGISTRY.get(job_id)
+    form, job = Form.of(*values), REGISTRY.get(watched_job(SEARCH, job_id))
     if not width_px and job is not None and job.active:
         return [gr.skip()] * COUNT_OUTPUTS
     if not form.models:

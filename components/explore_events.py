@@ -3,7 +3,7 @@
 import gradio as gr
 
 from components import explore_actions as actions
-from components.parts import LIVE, SLOW, WATCH, Parts
+from components.parts import LIVE, ONCE, POLL, SLOW, WATCH, Parts
 
 # The third of what an event sends, before the form: 0 where nobody looks at the tab, so that nothing is drawn for nobody.
 ON_SCREEN_JS = """(drawn, job, objective, budget, width, ...form) => [drawn, job, objective, budget,
@@ -14,12 +14,12 @@ def wire(parts: Parts) -> None:
     """Connects the tab's widgets; each event has an `api_name`."""
     tab, form = parts.explore, parts.form()
     asked = {"inputs": [*tab.asked(), parts.width_px, *form], "outputs": tab.outputs()}
-    seen = {**asked, "js": ON_SCREEN_JS, "trigger_mode": "always_last"}
+    seen = {**asked, "js": ON_SCREEN_JS}
     odds = {"fn": actions.odds_of, "inputs": form, "outputs": tab.odds, **WATCH}
     parts.explore_tab.select(actions.watched, **asked, api_name="explore", **SLOW).then(**odds, api_name="explore_odds")
-    tab.start.click(actions.begun, **asked, api_name="explore_start", **SLOW)
+    tab.start.click(actions.begun, **asked, api_name="explore_start", **SLOW | ONCE)
     tab.stop.click(actions.stopped, **asked, api_name="explore_stop", **WATCH)
-    tab.timer.tick(actions.watched, **seen, api_name="explore_progress", **WATCH)
+    tab.timer.tick(actions.watched, **seen, api_name="explore_progress", **POLL)
     gr.on(
         [tab.objective.input, tab.budget.release, parts.picker.changed.change, parts.job.finished.change],
         actions.watched,
@@ -42,6 +42,5 @@ def wire(parts: Parts) -> None:
         [tab.odds, models],
         [tab.odds_text, *parts.weights.sliders],
         api_name="move_odds",
-        trigger_mode="always_last",
         **LIVE,
-    ).then(actions.watched, **asked, api_name="move_odds_shown", trigger_mode="always_last", **LIVE)
+    ).then(actions.watched, **asked, api_name="move_odds_shown", **LIVE)

@@ -12,11 +12,11 @@ from components import logs
 from components.form import Form, recipe_of
 from components.links import link_query
 from components.modes import is_hosted
+from components.pages import visitor
 from components.score_charts import NOT_PREPARED
 from components.store import live_result
 from components.tables import notice
 from components.visit_folders import FOLDERS
-from components.visitors import visitor
 from merging.errors import ExportError, MergingError
 from merging.export import export
 

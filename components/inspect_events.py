@@ -5,7 +5,7 @@ from functools import partial
 from components import inspect_actions as actions
 from components import inspect_jobs as jobs
 from components.inspect import DISTANCES, MATRIX, PLANE, TITLES
-from components.parts import LIVE, SLOW, WATCH, Parts
+from components.parts import LIVE, POLL, SLOW, WATCH, Parts
 
 # The tensors stand under the first map, which may be far from where one clicked.
 SHOW_CELL_JS = "() => document.querySelector('#cell-tensors-sentence')?.scrollIntoView({block: 'center'})"
@@ -22,7 +22,6 @@ def wire(parts: Parts) -> None:
             [tab.view, *page],
             [tab.view, tab.notice, *tab.outputs_of(section)],
             api_name=f"inspect_{section}",
-            trigger_mode="always_last",
             **SLOW,
         )
     for field in tab.pair:
@@ -31,7 +30,6 @@ def wire(parts: Parts) -> None:
             [tab.view, *tab.pair, *parts.form()],
             [tab.view, *tab.frames["difference"].outputs()],
             api_name=f"compare_fishers_{tab.pair.index(field) + 1}",
-            trigger_mode="always_last",
             **LIVE,
         )
     tab.by.input(
@@ -39,7 +37,6 @@ def wire(parts: Parts) -> None:
         [tab.view, tab.by, *parts.form()],
         [tab.view, tab.notice, *tab.outputs_of(DISTANCES)],
         api_name="group_distances",
-        trigger_mode="always_last",
         **LIVE,
     )
     for name in ("heatmap", "owners", "difference"):
@@ -63,4 +60,4 @@ def _wire_job(parts: Parts, section: str, name: str) -> None:
         begun, [tab.view, parts.width_px, *chosen, *parts.form()], [tab.view, *shown], api_name=f"draw_{name}", **SLOW
     )
     job.stop.click(partial(jobs.stopped, section), **watch, api_name=f"stop_{name}")
-    job.timer.tick(partial(jobs.polled, section), **watch, api_name=f"{name}_progress")
+    job.timer.tick(partial(jobs.polled, section), **watch | POLL, api_name=f"{name}_progress")

@@ -10,8 +10,8 @@ from components.inspect_maps import matrix_picture, plane_picture
 from components.inspect_results import FOUND, chosen_of, computed, prepared_of, shown
 from components.jobs import REGISTRY, Job
 from components.learn_jobs import job_and_frame, job_state
+from components.pages import visitor, watch, watched_job
 from components.score_charts import DESKTOP_PX, NOT_PREPARED
-from components.visitors import visitor
 from merging.diagnostics.distances import is_at_hand
 from merging.diagnostics.matrix import task_matrix
 from merging.diagnostics.planes import BASE, loss_plane
@@ -36,12 +36,12 @@ def matrix_begun(view: View, width_px: float, *values: object) -> list[object]:
 
 def polled(section: str, width_px: float, job_id: str) -> list[object]:
     """Where a section's job stands: job, frame."""
-    return watched(section, REGISTRY.get(job_id), width_px)
+    return watched(section, REGISTRY.get(watched_job(section, job_id)), width_px)
 
 
 def stopped(section: str, width_px: float, job_id: str) -> list[object]:
     """Asks a section's job to stop."""
-    return watched(section, REGISTRY.stop(job_id), width_px)
+    return watched(section, REGISTRY.stop(watched_job(section, job_id)), width_px)
 
 
 def watched(section: str, job: Job | None, width_px: float) -> list[object]:
@@ -96,6 +96,7 @@ def _job(section: str, prepared: Prepared, recipe: Recipe, view: View, width_px:
 
     kind, lane = ("table of all models", "device") if section == MATRIX else ("loss plane", "search")
     job = REGISTRY.start(repr((id(prepared), key)), work, kind=kind, lane=lane, visitor=visitor())
+    watch(section, job.id)
     job.ended.wait(0.05)
     return [*job_state(job), *(_job_frame(section, job.result, width_px) if job.result else empty(""))]
 

@@ -7,16 +7,16 @@ from html import escape
 
 import gradio as gr
 
+from components import pages
 from components.first_picture import keep
 from components.form import Form, needs_download, recipe_of
 from components.jobs import ESTIMATE, REGISTRY, Job
-from components.latest import WATCHED, session_hash
 from components.modes import is_hosted, limits
+from components.pages import visitor, watch, watched_job
 from components.pool_picker import DEFAULT_POOL
 from components.store import STORE, preparation_key
 from components.tables import notice
 from components.visit_folders import FOLDERS
-from components.visitors import visitor
 from merging.errors import MergingError
 from merging.pipeline import evaluate, prepare, timed
 from merging.pools import open_pool
@@ -98,12 +98,12 @@ def ensured(*values: object) -> list[object]:
 def polled(job_id: str) -> list[object]:
     """Where the job stands. While it is waited for, the visit's uploads, which it may be reading, are kept."""
     FOLDERS.used(visitor())
-    return watched(REGISTRY.get(WATCHED.of(session_hash(), job_id)))
+    return watched(REGISTRY.get(watched_job(pages.ESTIMATE, job_id)))
 
 
 def stopped(job_id: str) -> list[object]:
     """Asks the job to stop, which it does within a batch."""
-    return watched(REGISTRY.stop(WATCHED.of(session_hash(), job_id)))
+    return watched(REGISTRY.stop(watched_job(pages.ESTIMATE, job_id)))
 
 
 def _start(values: Sequence[object], *, again: bool) -> list[object]:
@@ -127,7 +127,7 @@ def unwatched(message: str) -> list[object]:
 
 def watched(job: Job | None) -> list[object]:
     """The panel for a job: buttons, progress, whether to ask again, and the mark that it is finished."""
-    WATCHED.give(session_hash(), job.id if job is not None else "")
+    watch(pages.ESTIMATE, job.id if job is not None else "")
     if job is None:
         return [gr.update(interactive=True), gr.update(interactive=False), "", gr.Timer(active=False), "", gr.skip()]
     active = job.active

@@ -13,11 +13,11 @@ from components.learn_figures import cost_picture, formula_html, gaussians_pictu
 from components.learn_jobs import LearnJob, create_learn_job, job_and_frame, job_state
 from components.learn_lessons import LessonPanel, create_lessons
 from components.modes import is_hosted
+from components.pages import visitor, watch, watched_job
 from components.picture import Picture
 from components.score_charts import DESKTOP_PX, NOT_PREPARED
 from components.store import STORE
 from components.tables import notice
-from components.visitors import visitor
 from merging.diagnostics.costs import measure_costs
 from merging.diagnostics.gaussians import Gaussian, optima
 from merging.diagnostics.quality import fisher_quality
@@ -149,9 +149,9 @@ def measured(what: str, width_px: float, *values: object) -> list[object]:
             _MEASURED.popitem(last=False)
         return result
 
-    return watched(
-        what, REGISTRY.start(f"{what} {recipe.to_yaml()}", kept, kind="measurement", visitor=visitor()), width_px
-    )
+    job = REGISTRY.start(f"{what} {recipe.to_yaml()}", kept, kind="measurement", visitor=visitor())
+    watch(what, job.id)
+    return watched(what, job, width_px)
 
 
 def opened(what: str, width_px: float, *values: object) -> list[object]:
@@ -167,12 +167,12 @@ def opened(what: str, width_px: float, *values: object) -> list[object]:
 
 def polled(what: str, width_px: float, job_id: str) -> list[object]:
     """Where a measurement stands: the job's state, the frame."""
-    return watched(what, REGISTRY.get(job_id), width_px)
+    return watched(what, REGISTRY.get(watched_job(what, job_id)), width_px)
 
 
 def stopped(what: str, width_px: float, job_id: str) -> list[object]:
     """Asks a measurement to stop."""
-    return watched(what, REGISTRY.stop(job_id), width_px)
+    return watched(what, REGISTRY.stop(watched_job(what, job_id)), width_px)
 
 
 def watched(what: str, job: Job | None, width_px: float) -> list[object]:

@@ -6,7 +6,7 @@ import gradio as gr
 
 from components import learn, learn_lessons
 from components.learn import COSTS, PRESETS, QUALITY
-from components.parts import WATCH, Parts
+from components.parts import POLL, WATCH, Parts
 
 
 def wire(parts: Parts) -> None:
@@ -25,7 +25,6 @@ def _wire_lessons(parts: Parts) -> None:
         learn_lessons.reopened,
         **page,
         api_name="open_lessons",
-        trigger_mode="always_last",
         **WATCH,
     )
     panel.lesson.input(
@@ -35,14 +34,13 @@ def _wire_lessons(parts: Parts) -> None:
     panel.next.click(learn_lessons.went_on, **page, api_name="lesson_next", **WATCH)
     panel.compute.click(learn_lessons.computed, **page, api_name="compute_lesson", **WATCH)
     panel.stop.click(learn_lessons.stopped, **page, api_name="stop_lesson", **WATCH)
-    panel.timer.tick(learn_lessons.polled, **page, api_name="lesson_progress", **WATCH)
+    panel.timer.tick(learn_lessons.polled, **page, api_name="lesson_progress", **POLL)
     gr.on(
         [panel.count.input, panel.share.input],
         learn_lessons.redrawn,
         panel.moved(),
         panel.frame.outputs(),
         api_name="move_lesson",
-        trigger_mode="always_last",
         **WATCH,
     )
     panel.check.click(
@@ -58,7 +56,6 @@ def _wire_gaussians(parts: Parts) -> None:
         learn.drawn,
         **picture,
         api_name="draw_gaussians",
-        trigger_mode="always_last",
         **WATCH,
     )
     for button, (name, values) in zip(tab.presets, PRESETS.items(), strict=True):
@@ -76,4 +73,4 @@ def _wire_measurement(parts: Parts, what: str, name: str) -> None:
     opened.select(partial(learn.opened, what), form, frame.outputs(), api_name=f"open_{name}", **WATCH)
     job.start.click(partial(learn.measured, what), form, outputs, api_name=f"measure_{name}", **WATCH)
     job.stop.click(partial(learn.stopped, what), **watch, api_name=f"stop_{name}", **WATCH)
-    job.timer.tick(partial(learn.polled, what), **watch, api_name=f"{name}_progress", **WATCH)
+    job.timer.tick(partial(learn.polled, what), **watch, api_name=f"{name}_progress", **POLL)

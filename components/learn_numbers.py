@@ -8,8 +8,8 @@ import numpy
 
 from components.jobs import REGISTRY, Job
 from components.lessons import ENSEMBLING, LESSONS, ROBUST, Lesson
+from components.pages import visitor
 from components.store import STORE
-from components.visitors import visitor
 from merging.diagnostics.uses import GrowingMerge, ShareCurves, growing_merge, mean_of, share_curves
 from merging.metrics import paired_test
 from merging.pipeline import prepare

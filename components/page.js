@@ -1,5 +1,18 @@
 // What the page does in the browser by itself. Loaded once, in the document's head.
 (() => {
+  // Gradio shows an answer once its request has been taken up. Were a request taken up later than those after it, as on a
+  // busy server, its older picture would come last and stay. So each is sent when the one before it has been taken up.
+  const LONGEST_WAIT_MS = 10000;
+  const send = window.fetch;
+  let takenUp = Promise.resolve();
+  window.fetch = (url, ...others) => {
+    if (!String(url?.url ?? url).includes("/queue/join")) return send(url, ...others);
+    const answer = takenUp.then(() => send(url, ...others));
+    const read = answer.then((response) => response.clone().text()).catch(() => {});
+    takenUp = Promise.race([read, new Promise((end) => setTimeout(end, LONGEST_WAIT_MS))]);
+    return answer;
+  };
+
   const save = (text, type, name) => {
     const link = document.createElement("a");
     link.href = URL.createObjectURL(new Blob([text], { type }));

@@ -16,13 +16,19 @@ from components.push_panel import PushPanel
 from components.score_charts import ScoreCharts
 from components.weight_sliders import WeightSliders
 
-LIVE = {"concurrency_id": "device", "concurrency_limit": 2, "show_progress": "minimal"}
+# What is asked for while the answer before is on its way is asked for after it. Gradio's own habit is to leave it out, and
+# the page would stay as the earlier answer made it.
+LAST = {"trigger_mode": "always_last"}
+LIVE = {"concurrency_id": "device", "concurrency_limit": 2, "show_progress": "minimal", **LAST}
 # A preview never waits for the queue, nor for the evaluation of all rows that another move began; nor does that of the
 # next one, which Gradio would leave out while one goes on.
-MOVE = {"queue": False, "show_progress": "hidden", "trigger_mode": "always_last"}
+MOVE = {"queue": False, "show_progress": "hidden", **LAST}
 SETTLE = {"concurrency_id": "settle", "concurrency_limit": 2, "show_progress": "hidden", "trigger_mode": "multiple"}
-SLOW = {"concurrency_limit": 4, "show_progress": "minimal"}
-WATCH = {"concurrency_limit": None, "show_progress": "hidden", "queue": True}
+SLOW = {"concurrency_limit": 4, "show_progress": "minimal", **LAST}
+WATCH = {"concurrency_limit": None, "show_progress": "hidden", "queue": True, **LAST}
+# What is pressed twice is done once; and a poll that is late is not made up for.
+ONCE = {"trigger_mode": "once"}
+POLL = WATCH | ONCE
 
 
 @dataclass(frozen=True)

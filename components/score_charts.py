@@ -9,8 +9,8 @@ from components.figures import empty_score_figure
 from components.first_picture import kept, picture_of
 from components.form import Form, recipe_of
 from components.jobs import REGISTRY
-from components.latest import LATEST, session_hash
 from components.modes import is_hosted
+from components.pages import PAGES, session_hash
 from components.right_of_way import LIVE
 from components.store import STORE, preparation_key
 from components.tables import notice, preview_sentence, weight_shares
@@ -57,15 +57,15 @@ def create_score_charts(first: Recipe) -> ScoreCharts:
 def shown(width_px: float, *values: object) -> list[object]:
     """Merges at the page's weights and scores the merge: notice, sentence, chart, table, normalised weights.
 
-    Where something is wrong the notice says so and the last good picture stays.
+    Where something is wrong the notice says so and the last good picture stays; so it does once another is asked for.
     """
-    LATEST.begin(session_hash())
-    return _shown(width_px, values, STORE.live_result)
+    check = PAGES.begin_picture(session_hash())
+    return _unless_overtaken(check, lambda: _shown(width_px, values, STORE.live_result))
 
 
 def previewed(width_px: float, *values: object) -> list[object]:
     """The same while a slider moves: on a sample of the rows where all of them take long; `settled` shows all."""
-    LATEST.begin(session_hash())
+    PAGES.begin_picture(session_hash())
     return _shown(width_px, values, STORE.preview)
 
 
@@ -73,14 +73,20 @@ def settled(preview: str, width_px: float, *values: object) -> list[object]:
     """What `shown` gives, where the page shows a preview; nothing once another picture is asked for."""
     if not preview:
         return [gr.skip()] * 5
-    check = LATEST.begin(session_hash())
+    check = PAGES.begin_picture(session_hash())
 
     def between() -> None:
         LIVE.give(SETTLE_WAIT_S)
         check()
 
+    return _unless_overtaken(
+        check, lambda: _shown(width_px, values, lambda recipe: STORE.live_result(recipe, between=between))
+    )
+
+
+def _unless_overtaken(check: Callable[[], None], made: Callable[[], list[object]]) -> list[object]:
     try:
-        picture = _shown(width_px, values, lambda recipe: STORE.live_result(recipe, between=between))
+        picture = made()
         check()
     except Cancelled:
         return [gr.skip()] * 5

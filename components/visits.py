@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy
 
-from components.visitors import is_visit
+from components.pages import is_visit
 from merging.metrics import Score
 from merging.pipeline import Result
 from merging.recipe import Recipe

@@ -10,13 +10,14 @@ import gradio as gr
 import pytest
 from gradio.context import LocalContext
 
-from components.latest import LATEST, Latest, session_hash
+from components.pages import PAGES, Pages, session_hash
 from components.right_of_way import LIVE
 from components.score_charts import previewed, settled, shown
 from components.store import FEWEST_ROWS, STORE, Store
 from components.tables import PREVIEW
 from merging.errors import Cancelled
-from merging.pipeline import evaluate, prepare
+from merging.pipeline import Result, evaluate, prepare
+from merging.recipe import Recipe
 from tests.benchmarks.slider import form_values
 
 WIDTH_PX = 1200.0
@@ -98,24 +99,48 @@ def test_all_rows_are_given_up_once_the_hand_moves_on(slow):
 
     answers = []
     before = STORE.live_result(slow.with_weights([1.0, 0.0, 0.0, 0.0]))
+    PAGES.welcome("hand", None)
     thread = threading.Thread(target=lambda: answers.append(copy_context().run(settle)))
     with LIVE.taken():  # it waits between its batches
         thread.start()
-        while "hand" not in LATEST._numbers:
+        while not PAGES._pages["hand"].picture:
             time.sleep(0.001)
-        LATEST.begin("hand")
+        PAGES.begin_picture("hand")
     thread.join()
     assert answers == [SKIPPED]
     assert STORE.live_result(before.recipe) is before
 
 
-def test_only_the_latest_picture_of_a_session_goes_on():
-    latest = Latest()
-    first, other = latest.begin("one"), latest.begin("two")
+def test_a_picture_that_another_overtakes_is_not_shown(slow, monkeypatch):
+    PAGES.welcome("overtaken", None)
+    values = form_values(slow, list(slow.weights))
+
+    def ask() -> list[object]:
+        LocalContext.request.set(SimpleNamespace(session_hash="overtaken"))
+        return shown(WIDTH_PX, *values)
+
+    assert "Fisher merge" in copy_context().run(ask)[1]
+    live_result = STORE.live_result
+
+    def overtaken(recipe: Recipe) -> Result | None:
+        PAGES.begin_picture("overtaken")
+        return live_result(recipe)
+
+    monkeypatch.setattr(STORE, "live_result", overtaken)
+    assert copy_context().run(ask) == SKIPPED
+
+
+def test_only_the_latest_picture_of_a_page_goes_on():
+    pages = Pages()
+    for session in ("one", "two"):
+        pages.welcome(session, None)
+    first, other = pages.begin_picture("one"), pages.begin_picture("two")
     first()
-    second = latest.begin("one")
+    second = pages.begin_picture("one")
     with pytest.raises(Cancelled):
         first()
     second()
     other()
-    latest.begin(None)()
+    program = pages.begin_picture("program")
+    pages.begin_picture("program")
+    program()  # every answer is its own

@@ -1,21 +1,15 @@
 """Which job a page watches: answers about an earlier one may come last, and must not end the watch of the new one."""
 
 import threading
-from dataclasses import replace
 from types import SimpleNamespace
 
-import gradio as gr
 import pytest
 from gradio.context import LocalContext
 
-from components.actions import link_shown
+from components import learn
 from components.job_panel import LAST_LOOK_S, polled, stopped, watched
-from components.jobs import ESTIMATE, REGISTRY
-from components.latest import KEPT_SESSIONS, WATCHED, Watched
-from components.score_charts import ESTIMATING, NOT_PREPARED
-from merging.pools import open_pool
-from merging.recipe import FisherSettings, preset_recipe
-from tests.benchmarks.slider import form_values
+from components.jobs import REGISTRY
+from components.pages import KEPT_PAGES, PAGES, Pages, is_visit, watch
 
 
 @pytest.fixture
@@ -31,7 +25,7 @@ def page():
     """The events of this test come from a page that was opened."""
     before = LocalContext.request.get(None)
     LocalContext.request.set(SimpleNamespace(session_hash="a page"))
-    WATCHED.opened("a page")
+    PAGES.welcome("a page", None)
     yield
     LocalContext.request.set(before)
 
@@ -69,24 +63,22 @@ def test_programs_ask_about_any_of_their_jobs(end):
     assert [polled(job.id)[4] for job in (first, second)] == [first.id, second.id]
 
 
+def test_another_panels_poll_is_answered_about_what_that_panel_watches(page, end):
+    before = REGISTRY.start("measured before", lambda on_progress: None)
+    assert before.run.ended.wait(30)
+    now = REGISTRY.start("measured now", lambda on_progress: end.wait(30))
+    watch("quality", now.id)
+    assert learn.polled("quality", 0, before.id)[4] == now.id
+    assert learn.polled("costs", 0, before.id)[4] == before.id  # nothing was begun there since the page was opened
+    assert polled(before.id)[4] == ""
+
+
 def test_the_pages_opened_longest_ago_are_forgotten_first():
-    pages = Watched()
-    for number in range(KEPT_SESSIONS + 1):
-        pages.opened(str(number))
-        pages.give(str(number), "own")
-    assert [pages.of("0", "asked"), pages.of("1", "asked"), pages.of(None, "asked")] == ["asked", "own", "asked"]
-
-
-def test_a_link_whose_widgets_came_late_is_estimated_after_all(page):
-    late = preset_recipe(open_pool("digits"), "four-tasks")
-    late = replace(late, fisher=FisherSettings(examples=16, seed=8151))
-    values = form_values(late, list(late.weights))
-    picture, panel = link_shown(1200, *values)[:5], link_shown(1200, *values)[5:]
-    assert ESTIMATING in picture[0] or NOT_PREPARED in picture[0]
-    job = REGISTRY.get(panel[4])
-    assert job.kind == ESTIMATE
-    assert job.run.ended.wait(120)
-    assert job.state == "done", job.message
-    picture, panel = link_shown(1200, *values)[:5], link_shown(1200, *values)[5:]
-    assert "Fisher merge" in picture[1]
-    assert panel == [gr.skip()] * 6  # the page goes on watching what it watched: its end redraws the picture
+    pages = Pages()
+    for number in range(KEPT_PAGES + 1):
+        pages.welcome(str(number), None)
+        pages.watch(str(number), "panel", "own")
+    assert [pages.watched(page, "panel", "asked") for page in ("0", "1", None)] == ["asked", "own", "asked"]
+    assert pages.visit_of("0") == "0"
+    assert is_visit(pages.visit_of("1"))
+    assert pages.visit_of(None) is None

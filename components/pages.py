@@ -1,0 +1,110 @@
+"""The open pages: whose each is, the jobs that it watches, and the picture that it asked for last.
+
+Events of one page are answered in any order. What a page says of itself may be older than what the server has told it
+since; so the server remembers, by the page's session, and older answers say nothing.
+"""
+
+import re
+import threading
+import uuid
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from gradio.context import LocalContext
+
+from merging.errors import Cancelled
+
+KEPT_PAGES = 2000
+VISIT = re.compile(r"[0-9a-f]{32}")
+ESTIMATE, SEARCH = "estimate", "search"
+
+
+@dataclass
+class Page:
+    """One open page: its visit, the ids of the jobs that it watches by panel, the number of its latest picture."""
+
+    visit: str
+    jobs: dict[str, str] = field(default_factory=dict)
+    picture: int = 0
+
+
+class Pages:
+    """Pages by session, those opened longest ago forgotten first. Programs have sessions too, but open no page.
+
+    The id of a visit, the same after a reload and in the visitor's other tabs, is kept by the browser and by nobody else: it
+    is neither shown nor written to the log.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._pages: OrderedDict[str, Page] = OrderedDict()
+
+    def welcome(self, session: str | None, visit: object) -> str:
+        """A page was opened, which watches nothing yet; returns the visit's id, a new one where the browser has none."""
+        visit = visit if is_visit(visit) else uuid.uuid4().hex
+        if session is not None:
+            with self._lock:
+                self._pages[session] = Page(visit, {ESTIMATE: ""})
+                self._pages.move_to_end(session)
+                while len(self._pages) > KEPT_PAGES:
+                    self._pages.popitem(last=False)
+        return visit
+
+    def visit_of(self, session: str | None) -> str | None:
+        """The visit of a session; the session itself where it opened no page; None outside of the page's events."""
+        page = self._pages.get(session)
+        return page.visit if page is not None else session
+
+    def watch(self, session: str | None, panel: str, job_id: str) -> None:
+        """From now on the page's panel watches this job, or none."""
+        if (page := self._pages.get(session)) is not None:
+            page.jobs[panel] = job_id
+
+    def watched(self, session: str | None, panel: str, asked: str) -> str:
+        """The job that the panel watches, whatever it asks for; what is asked for, where no page asks."""
+        page = self._pages.get(session)
+        return asked if page is None else page.jobs.get(panel, asked)
+
+    def begin_picture(self, session: str | None) -> Callable[[], None]:
+        """Makes this the page's latest picture; what comes back raises Cancelled once there is a later one."""
+        page = self._pages.get(session)
+        if page is None:
+            return lambda: None
+        with self._lock:
+            page.picture += 1
+            own = page.picture
+
+        def check() -> None:
+            if page.picture != own:
+                raise Cancelled
+
+        return check
+
+
+PAGES = Pages()
+
+
+def is_visit(visit: object) -> bool:
+    """Whether this may be the id of a visit."""
+    return isinstance(visit, str) and VISIT.fullmatch(visit) is not None
+
+
+def session_hash() -> str | None:
+    """The session of the page whose event is being handled; None outside of events."""
+    return getattr(LocalContext.request.get(None), "session_hash", None)
+
+
+def visitor() -> str | None:
+    """Who asks for the event that is being handled; None outside of events: the server itself."""
+    return PAGES.visit_of(session_hash())
+
+
+def watch(panel: str, job_id: str) -> None:
+    """The page whose event is being handled watches this job from now on."""
+    PAGES.watch(session_hash(), panel, job_id)
+
+
+def watched_job(panel: str, asked: str) -> str:
+    """The job that the page whose event is being handled watches."""
+    return PAGES.watched(session_hash(), panel, asked)
