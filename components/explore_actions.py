@@ -7,6 +7,7 @@ import gradio as gr
 
 from components.explore_figures import Explored, curve_picture, objective_title, tasks_picture
 from components.explore_maps import lines_picture, map_picture, search_picture
+from components.explore_odds import odds_of
 from components.explore_texts import best_html, odds_html, search_progress
 from components.explore_trials import TRIED, reported, search_key
 from components.form import ROWS, Form, recipe_of, texts
@@ -72,6 +73,11 @@ def watched(drawn: str, job_id: str, objective: str, budget: float, width_px: fl
         return _without(str(problem), "error")
 
 
+def opened(drawn: str, job_id: str, objective: str, budget: float, width_px: float, *values: object) -> list[object]:
+    """The whole tab as it is opened, and where the slider of log-odds stands."""
+    return [*watched(drawn, job_id, objective, budget, width_px, *values), odds_of(*values)]
+
+
 def picked(value: str, models: list[str]) -> list[object]:
     """A chosen point: notice, sliders. What arrives may be anything."""
     try:
@@ -92,23 +98,6 @@ def best_used(objective: str, *values: object) -> list[object]:
     except MergingError as problem:
         return [notice(str(problem), "error"), *[gr.skip()] * ROWS]
     return ["", *set_to(best.weights)]
-
-
-def odds_moved(odds: float, models: list[str]) -> list[object]:
-    """The log-odds of the first of two models: text, sliders."""
-    if len(texts(models)) != 2 or not isinstance(odds, int | float) or not abs(odds) < math.inf:
-        return [gr.skip()] * (1 + ROWS)
-    first = 1 / (1 + math.exp(-max(-50.0, min(50.0, odds))))
-    return [odds_html(models, [first, 1 - first]), *set_to([first, 1 - first])]
-
-
-def odds_of(*values: object) -> object:
-    """Where the slider of log-odds stands for the page's two weights."""
-    weights = Form.of(*values).weights[:2]
-    if len(weights) < 2 or not all(isinstance(weight, int | float) and weight >= 0 for weight in weights):
-        return gr.skip()
-    first, second = (max(float(weight), 1e-4) for weight in weights)
-    return round(max(-6.0, min(6.0, math.log(first / second))), 2)
 
 
 def budget_of(models: list[str]) -> object:

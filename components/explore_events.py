@@ -3,6 +3,8 @@
 import gradio as gr
 
 from components import explore_actions as actions
+from components.explore_odds import odds_moved, odds_of
+from components.pages import SEARCH, in_turn
 from components.parts import LIVE, ONCE, POLL, SLOW, WATCH, Parts
 
 # The third of what an event sends, before the form: 0 where nobody looks at the tab, so that nothing is drawn for nobody.
@@ -15,14 +17,17 @@ def wire(parts: Parts) -> None:
     tab, form = parts.explore, parts.form()
     asked = {"inputs": [*tab.asked(), parts.width_px, *form], "outputs": tab.outputs()}
     seen = {**asked, "js": ON_SCREEN_JS}
-    odds = {"fn": actions.odds_of, "inputs": form, "outputs": tab.odds, **WATCH}
-    parts.explore_tab.select(actions.watched, **asked, api_name="explore", **SLOW).then(**odds, api_name="explore_odds")
-    tab.start.click(actions.begun, **asked, api_name="explore_start", **SLOW | ONCE)
-    tab.stop.click(actions.stopped, **asked, api_name="explore_stop", **WATCH)
-    tab.timer.tick(actions.watched, **seen, api_name="explore_progress", **POLL)
+    odds = {"fn": odds_of, "inputs": form, "outputs": tab.odds, **WATCH}
+    in_order = in_turn(SEARCH)
+    watched = in_order(actions.watched)
+    whole = {**asked, "outputs": [*tab.outputs(), tab.odds]}
+    parts.explore_tab.select(in_order(actions.opened), **whole, api_name="explore", **SLOW)
+    tab.start.click(in_order(actions.begun), **asked, api_name="explore_start", **SLOW | ONCE)
+    tab.stop.click(in_order(actions.stopped), **asked, api_name="explore_stop", **WATCH)
+    tab.timer.tick(watched, **seen, api_name="explore_progress", **POLL)
     gr.on(
         [tab.objective.input, tab.budget.release, parts.picker.changed.change, parts.job.finished.change],
-        actions.watched,
+        watched,
         **seen,
         api_name="explore_choices",
         **SLOW,
@@ -32,15 +37,15 @@ def wire(parts: Parts) -> None:
     models = parts.picker.models
     for field, name in ((tab.frame.picked, "pick_weights"), (tab.second.picked, "pick_trial")):
         field.input(actions.picked, [field, models], sliders, api_name=name, **WATCH).then(
-            actions.watched, **asked, api_name=f"{name}_shown", **SLOW
+            watched, **asked, api_name=f"{name}_shown", **SLOW
         ).then(**odds, api_name=f"{name}_odds")
     tab.use_best.click(actions.best_used, [tab.objective, *form], sliders, api_name="use_best_weights", **WATCH).then(
-        actions.watched, **asked, api_name="use_best_shown", **SLOW
+        watched, **asked, api_name="use_best_shown", **SLOW
     ).then(**odds, api_name="use_best_odds")
     tab.odds.input(
-        actions.odds_moved,
+        odds_moved,
         [tab.odds, models],
         [tab.odds_text, *parts.weights.sliders],
         api_name="move_odds",
         **LIVE,
-    ).then(actions.watched, **asked, api_name="move_odds_shown", **LIVE)
+    ).then(watched, **asked, api_name="move_odds_shown", **LIVE)

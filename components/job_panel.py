@@ -17,6 +17,7 @@ from components.pool_picker import DEFAULT_POOL
 from components.store import STORE, preparation_key
 from components.tables import notice
 from components.visit_folders import FOLDERS
+from components.zero_gpu import lender
 from merging.errors import MergingError
 from merging.pipeline import evaluate, prepare, timed
 from merging.pools import open_pool
@@ -73,7 +74,7 @@ def begin(recipe: Recipe) -> Job:
     """Prepares a recipe in the background, or joins whoever is preparing the same one."""
 
     def work(on_progress: Callable[[float, str], None]) -> Estimated:
-        prepared = prepare(recipe, on_progress, limits=limits())
+        prepared = prepare(recipe, on_progress, limits=limits(), lender=lender())
         with timed(prepared.timings, "compare"):  # before others can wait for it
             prepared.fixed_predictions(recipe.evaluation.split, lambda: on_progress(1.0, EVALUATING))
         result = evaluate(prepared, recipe, between=lambda: on_progress(1.0, "evaluating the merge"))

@@ -6,7 +6,8 @@ import gradio as gr
 
 from components import learn, learn_lessons
 from components.learn import COSTS, PRESETS, QUALITY
-from components.parts import POLL, WATCH, Parts
+from components.pages import LESSONS, in_turn
+from components.parts import ONCE, POLL, WATCH, Parts
 
 
 def wire(parts: Parts) -> None:
@@ -20,31 +21,40 @@ def wire(parts: Parts) -> None:
 def _wire_lessons(parts: Parts) -> None:
     panel = parts.learn.lessons
     page = {"inputs": panel.moved(), "outputs": panel.outputs()}
+    in_order = in_turn(LESSONS)
     gr.on(
         [parts.learn_tab.select, parts.learn.lessons_tab.select],
-        learn_lessons.reopened,
+        in_order(learn_lessons.reopened),
         **page,
         api_name="open_lessons",
-        **WATCH,
+        **WATCH | ONCE,  # both tabs tell of the same
     )
     panel.lesson.input(
-        learn_lessons.chosen, [panel.lesson, *panel.moved()], panel.outputs(), api_name="choose_lesson", **WATCH
+        in_order(learn_lessons.chosen),
+        [panel.lesson, *panel.moved()],
+        panel.outputs(),
+        api_name="choose_lesson",
+        **WATCH,
     )
-    panel.back.click(learn_lessons.went_back, **page, api_name="lesson_back", **WATCH)
-    panel.next.click(learn_lessons.went_on, **page, api_name="lesson_next", **WATCH)
-    panel.compute.click(learn_lessons.computed, **page, api_name="compute_lesson", **WATCH)
-    panel.stop.click(learn_lessons.stopped, **page, api_name="stop_lesson", **WATCH)
-    panel.timer.tick(learn_lessons.polled, **page, api_name="lesson_progress", **POLL)
+    panel.back.click(in_order(learn_lessons.went_back), **page, api_name="lesson_back", **WATCH)
+    panel.next.click(in_order(learn_lessons.went_on), **page, api_name="lesson_next", **WATCH)
+    panel.compute.click(in_order(learn_lessons.computed), **page, api_name="compute_lesson", **WATCH)
+    panel.stop.click(in_order(learn_lessons.stopped), **page, api_name="stop_lesson", **WATCH)
+    panel.timer.tick(in_order(learn_lessons.polled), **page, api_name="lesson_progress", **POLL)
     gr.on(
         [panel.count.input, panel.share.input],
-        learn_lessons.redrawn,
+        in_order(learn_lessons.redrawn),
         panel.moved(),
         panel.frame.outputs(),
         api_name="move_lesson",
         **WATCH,
     )
     panel.check.click(
-        learn_lessons.answered, [*panel.moved(), panel.choice], panel.feedback, api_name="check_answer", **WATCH
+        in_order(learn_lessons.answered),
+        [*panel.moved(), panel.choice],
+        panel.feedback,
+        api_name="check_answer",
+        **WATCH,
     )
 
 

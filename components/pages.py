@@ -7,9 +7,12 @@ since; so the server remembers, by the page's session, and older answers say not
 import re
 import threading
 import uuid
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import wraps
+from typing import TypeVar
 
 from gradio.context import LocalContext
 
@@ -17,7 +20,8 @@ from merging.errors import Cancelled
 
 KEPT_PAGES = 2000
 VISIT = re.compile(r"[0-9a-f]{32}")
-ESTIMATE, SEARCH = "estimate", "search"
+ESTIMATE, SEARCH, LESSONS = "estimate", "search", "lessons"
+Answer = TypeVar("Answer", bound=Callable)
 
 
 @dataclass
@@ -27,6 +31,7 @@ class Page:
     visit: str
     jobs: dict[str, str] = field(default_factory=dict)
     picture: int = 0
+    turns: defaultdict[str, threading.RLock] = field(default_factory=lambda: defaultdict(threading.RLock))
 
 
 class Pages:
@@ -81,6 +86,12 @@ class Pages:
 
         return check
 
+    def turn(self, session: str | None, panel: str) -> AbstractContextManager:
+        """Inside, no other event of the page's panel is answered: what is asked first is answered first."""
+        page = self._pages.get(session)
+        with self._lock:
+            return nullcontext() if page is None else page.turns[panel]
+
 
 PAGES = Pages()
 
@@ -103,6 +114,20 @@ def visitor() -> str | None:
 def watch(panel: str, job_id: str) -> None:
     """The page whose event is being handled watches this job from now on."""
     PAGES.watch(session_hash(), panel, job_id)
+
+
+def in_turn(panel: str) -> Callable[[Answer], Answer]:
+    """Decorates what answers a panel's events, so that a page's later answer is never that of an earlier event."""
+
+    def decorate(answer: Answer) -> Answer:
+        @wraps(answer)
+        def waiting(*values: object) -> object:
+            with PAGES.turn(session_hash(), panel):
+                return answer(*values)
+
+        return waiting
+
+    return decorate
 
 
 def watched_job(panel: str, asked: str) -> str:

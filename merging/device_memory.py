@@ -46,7 +46,7 @@ class DeviceMemory:
             done, result = _attempt(lambda: work(self.device))
             if done:
                 return result
-            self._tell(what, f"The memory of {self.device} ran out: {what} is done on the CPU, which takes longer.")
+            self.tell(what, f"The memory of {self.device} ran out: {what} is done on the CPU, which takes longer.")
         try:
             return work(CPU)
         except Exception as problem:
@@ -77,10 +77,11 @@ class DeviceMemory:
                 raise OneTooMany
             else:
                 self.rows[device] = size // 2
-                self._tell(device, f"Memory ran out: examples are evaluated at most {size // 2} at a time.")
+                self.tell(device, f"Memory ran out: examples are evaluated at most {size // 2} at a time.")
         return found[0] if len(found) == 1 else [torch.cat(parts) for parts in zip(*found, strict=True)]
 
-    def _tell(self, what: str, sentence: str) -> None:
+    def tell(self, what: str, sentence: str) -> None:
+        """Notes, and warns, that something is done otherwise than asked for: one sentence for each `what`."""
         self._told[what] = sentence
         warnings.warn(sentence, MemoryWarning, stacklevel=3)
 

@@ -1,17 +1,38 @@
 """The devices that this machine can merge and estimate on."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from torch import nn
 
 from merging.errors import DeviceError, require_choice
 
+ZERO_GPU = "SPACES_ZERO_GPU"
+_LENT: ContextVar[bool] = ContextVar("lent", default=False)
+
+
+def is_zero_gpu() -> bool:
+    """Whether this runs on ZeroGPU, which lends its GPU to one call at a time, in a process of its own."""
+    return os.environ.get(ZERO_GPU, "").lower() in ("1", "t", "true")
+
+
+@contextmanager
+def lent() -> Iterator[None]:
+    """Inside, the GPU that is lent may be used."""
+    token = _LENT.set(True)
+    try:
+        yield
+    finally:
+        _LENT.reset(token)
+
 
 def available_devices() -> list[str]:
     """The devices of this machine, the fastest first; `cpu` is always there."""
-    devices = ["cuda"] if torch.cuda.is_available() else []
+    # ZeroGPU tells every process that there is a GPU.
+    devices = ["cuda"] if torch.cuda.is_available() and (_LENT.get() or not is_zero_gpu()) else []
     if torch.backends.mps.is_available():
         devices.append("mps")
     return [*devices, "cpu"]

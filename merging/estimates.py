@@ -8,10 +8,11 @@ from torch import nn
 from merging import cache
 from merging.checkpoints import Checkpoint
 from merging.device_memory import DeviceMemory, cpu_copies
-from merging.errors import FisherError
+from merging.errors import DeviceError, FisherError
 from merging.fisher import Fisher, diagonal_fisher
 from merging.gradients import resolve_labels
-from merging.recipe import FisherSettings
+from merging.lending import Lender, fisher_operations
+from merging.recipe import FisherSettings, Recipe
 from merging.scales import check_fisher
 from merging.tasks import Task
 
@@ -51,6 +52,37 @@ def fisher_of(
         return _fisher_on(place, checkpoint, task, own, settings=settings, on_progress=on_progress)
 
     return (memory or DeviceMemory(str(device))).or_on_cpu(on, f'the estimate of the Fisher of "{checkpoint.name}"')
+
+
+def lent_fisher(
+    lender: Lender | None,
+    recipe: Recipe,
+    index: int,
+    checkpoint: Checkpoint,
+    task: Task,
+    module: nn.Module,
+    *,
+    on_progress: OnProgress,
+    memory: DeviceMemory,
+) -> Fisher | None:
+    """The Fisher of a recipe's model from a device that is lent, by way of the cache.
+
+    None where none is lent, and where it could not be had there, which `memory` tells. Raises: as `fisher_of`.
+    """
+    if lender is None:
+        return None
+    key, what = fisher_key(checkpoint, task, recipe.fisher, lender.device), f'The Fisher of "{checkpoint.name}"'
+    fisher = cache.read_fisher(key, Fisher.load)
+    if fisher is None:
+        cache.require_writable()
+        try:
+            lender.fisher(recipe, index, fisher_operations(checkpoint, task, recipe), on_progress)
+        except DeviceError as problem:
+            memory.tell(what, f"{what} was estimated on the CPU. {problem}")
+        fisher = cache.read_fisher(key, Fisher.load)
+    if fisher is not None:
+        check_fisher(dict(module.named_parameters()), fisher, what)
+    return fisher
 
 
 def _fisher_on(

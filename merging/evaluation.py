@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from merging.device_memory import DeviceMemory, cpu_copies
 from merging.devices import fitting_threads
+from merging.ensemble import average_probabilities
 
 Batches = Sequence[Mapping[str, Tensor]]
 # What a batch holds beside a model's inputs: the right labels, and where its examples stood in their dataset.
@@ -29,6 +30,15 @@ class Prediction:
     def correct(self) -> Bool[numpy.ndarray, " N"]:
         """Which examples' most probable label is the right one."""
         return self.probabilities.argmax(1) == self.labels
+
+
+# What no weight changes: each single model's predictions by name and task; the ensemble's by task.
+Fixed = tuple[dict[str, dict[str, Prediction]], dict[str, Prediction]]
+
+
+def ensembled(members: Sequence[Prediction]) -> Prediction:
+    """The output ensemble of models that answer the same rows."""
+    return Prediction(average_probabilities([one.probabilities for one in members]), members[0].labels)
 
 
 def predict(

@@ -13,11 +13,12 @@ from torch import Tensor
 from merging.checkpoints import Checkpoint, open_checkpoint
 from merging.device_memory import DeviceMemory
 from merging.devices import fitting_threads, resolve_device
-from merging.estimates import fisher_of
+from merging.estimates import fisher_of, lent_fisher
 from merging.evaluation import Prediction
 from merging.evaluation_tasks import EvaluationTask, evaluation_tasks
 from merging.families import answers_in_words, fit_checkpoint, open_models
 from merging.fisher import Fisher
+from merging.lending import Lender
 from merging.limits import Limits
 from merging.merge import check_base
 from merging.metrics import PairedTest, Score, accuracy, mean_accuracy, paired_test
@@ -70,26 +71,38 @@ def run(recipe: Recipe | Mapping[str, object] | str | Path, on_progress: OnProgr
     return evaluate(prepare(recipe, on_progress), recipe)
 
 
-def prepare(recipe: Recipe, on_progress: OnProgress | None = None, *, limits: Limits | None = None) -> Prepared:
-    """Opens the recipe's models and estimates the Fishers that are not cached yet.
+def prepare(
+    recipe: Recipe,
+    on_progress: OnProgress | None = None,
+    *,
+    limits: Limits | None = None,
+    lender: Lender | None = None,
+) -> Prepared:
+    """Opens the recipe's models and estimates the Fishers that are not cached yet; with a `lender`, on what it lends.
 
     Raises: MergingError, before any estimation where the fault can be seen by then; what is over `limits` before anything
     is downloaded.
     """
     report = on_progress or (lambda fraction, text: None)
     memory = DeviceMemory(resolve_device(recipe.device))
-    return memory.or_on_cpu(lambda device: _prepare_on(device, recipe, report, memory, limits), "all work")
+    lender = lender if recipe.device == "auto" else None
+    return memory.or_on_cpu(lambda device: _prepare_on(device, recipe, report, memory, limits, lender), "all work")
 
 
 def _prepare_on(
-    device: str, recipe: Recipe, report: OnProgress, memory: DeviceMemory, limits: Limits | None
+    device: str,
+    recipe: Recipe,
+    report: OnProgress,
+    memory: DeviceMemory,
+    limits: Limits | None,
+    lender: Lender | None,
 ) -> Prepared:
     timings: dict[str, float] = {}
     memory.device = device
     with timed(timings, "open"):
         names, checkpoints, own, tasks = open_recipe(recipe, report, limits)
         modules = open_models(checkpoints, own, device)
-    prepared = Prepared(recipe, names, checkpoints, modules, [], tasks, device, timings, memory)
+    prepared = Prepared(recipe, names, checkpoints, modules, [], tasks, device, timings, memory, lender)
     if recipe.heads == "merge" and not prepared.equal_labels:
         raise unequal_heads([checkpoint.label_names for checkpoint in checkpoints])
     parameters = prepared.parameters()
@@ -146,9 +159,12 @@ def estimate_fishers(prepared: Prepared, tasks: list[Task], on_progress: OnProgr
             )
 
         report(0.0, "reading")
-        settings = {"settings": prepared.recipe.fisher, "device": prepared.device, "on_progress": report}
-        settings["memory"] = prepared.memory
-        fishers.append(fisher_of(checkpoint, task, prepared.modules[index], **settings).to(prepared.device))
+        module, told = prepared.modules[index], {"on_progress": report, "memory": prepared.memory}
+        fisher = lent_fisher(prepared.lender, prepared.recipe, index, checkpoint, task, module, **told)
+        if fisher is None:
+            settings = {"settings": prepared.recipe.fisher, "device": prepared.device}
+            fisher = fisher_of(checkpoint, task, module, **settings, **told)
+        fishers.append(fisher.to(prepared.device))
     return fishers
 
 

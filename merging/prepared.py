@@ -14,18 +14,17 @@ from torch import Tensor, nn
 from merging.checkpoints import Checkpoint, body_prefix, open_checkpoint
 from merging.device_memory import DeviceMemory
 from merging.devices import fits_one_thread
-from merging.ensemble import average_probabilities
-from merging.evaluation import Batches, Prediction, on_device, predict, share_equal_inputs, with_body
+from merging.evaluation import Batches, Fixed, Prediction, ensembled, on_device, predict, share_equal_inputs, with_body
 from merging.evaluation_tasks import EvaluationTask
 from merging.families import answers_in_words, base_parameters
 from merging.fisher import Fisher
 from merging.flat import FlatModels, flat_models
+from merging.lending import Lender, lent_fixed
 from merging.merge import merge_parameters
 from merging.recipe import Recipe
 
 Parameters = dict[str, Tensor]
 Predictions = dict[str, Prediction]
-Fixed = tuple[dict[str, Predictions], Predictions]
 COUNTER = "num_batches_tracked"
 # Small merges that are evaluated side by side: the recipe's own and the isotropic one.
 AT_ONCE = 2
@@ -47,6 +46,7 @@ class Prepared:
     device: str
     timings: dict[str, float] = field(default_factory=dict)
     memory: DeviceMemory | None = None
+    lender: Lender | None = None
 
     def __post_init__(self) -> None:
         self.memory = self.memory or DeviceMemory(self.device)
@@ -121,7 +121,7 @@ class Prepared:
         """The same models and Fishers, evaluated on that many rows of each task."""
         own = copy.copy(self)
         own.recipe = replace(self.recipe, evaluation=replace(self.recipe.evaluation, examples=examples))
-        own._lock, own._batches, own._fixed = threading.RLock(), {}, {}
+        own._lock, own._batches, own._fixed, own.lender = threading.RLock(), {}, {}, None
         return own
 
     def predict_merged(
@@ -217,6 +217,9 @@ class Prepared:
 
     def _predict_fixed(self, split: str, pause: Callable[[], None] | None) -> Fixed:
         batches = self.batches(split)
+        lent = lent_fixed(self.lender, self.recipe, self.checkpoints, batches, split, pause, self.memory)
+        if lent is not None:
+            return lent
         singles: dict[str, Predictions] = {name: {} for name in self.names}
         members: dict[str, list[Prediction]] = {entry.name: [] for entry in self.tasks}
         for index, module in enumerate(self.modules):
@@ -229,11 +232,7 @@ class Prepared:
                     same_head = self.equal_labels or index == entry.head
                     mine = member if same_head else self._predict_single(index, entry, own, split)
                     singles[self.names[index]][entry.name] = mine
-        ensemble = {
-            name: Prediction(average_probabilities([one.probabilities for one in own]), own[0].labels)
-            for name, own in members.items()
-        }
-        return singles, ensemble
+        return singles, {name: ensembled(own) for name, own in members.items()}
 
     def _can_do(self, index: int, entry: EvaluationTask) -> bool:
         return index in entry.owners or (

@@ -66,6 +66,7 @@ LEVELS = {
     "blueprints": 3.5,  # of models, without their weights
     "limits": 3.55,  # of what strangers may ask for
     "preflight": 3.6,
+    "lending": 3.6,  # what is asked of a device that is lent
     "prepared": 3.7,
     "diagnostics": 4.5,  # its modules stand a level lower, some on the pipeline's result
     "diagnostics.*": 4,
@@ -73,6 +74,7 @@ LEVELS = {
     "search.*": 4,
     "estimates": 4,
     "pipeline": 5,
+    "lent_work": 5.2,  # what is done there
     "publish": 1.5,  # an exported folder on the Hub
     "model_card": 5.3,
     "streamed": 5.7,  # an export without a model in memory

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from components import explore_actions as actions
+from components import explore_odds
 from components.explore_trials import TRIED, Tried, search_key
 from components.form import ROWS
 from components.jobs import REGISTRY, Registry
@@ -155,15 +156,17 @@ def test_what_is_no_point_is_refused(value):
 )
 def test_log_odds_are_both_weights_and_back(recipe, odds, first):
     models = form_values(recipe, recipe.weights)[0]
-    answer = actions.odds_moved(odds, models)
+    answer = explore_odds.odds_moved(odds, models)
     weights = [one["value"] for one in answer[1:3]]
     assert weights == pytest.approx([first, 1 - first], abs=1e-4)
-    assert actions.odds_of(*form_values(recipe, weights)) == pytest.approx(max(-6, min(6, odds)), abs=0.03)
+    assert explore_odds.odds_of(*form_values(recipe, weights)) == pytest.approx(max(-6, min(6, odds)), abs=0.03)
 
 
 @pytest.mark.parametrize(("odds", "models"), [(math.nan, 2), (None, 2), ("1", 2), (1, 3), (1, 0)])
 def test_log_odds_without_meaning_move_nothing(odds, models):
-    assert not [one for one in actions.odds_moved(odds, ["zoo:digits/loop"] * models) if one.get("value") is not None]
+    assert not [
+        one for one in explore_odds.odds_moved(odds, ["zoo:digits/loop"] * models) if one.get("value") is not None
+    ]
 
 
 def test_what_was_tried_is_bounded_by_recipes(recipe):

@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components import actions, checks, explore_actions, export_panel, job_panel, merge_history, score_charts
+from components import (
+    actions,
+    checks,
+    explore_actions,
+    explore_odds,
+    export_panel,
+    job_panel,
+    merge_history,
+    score_charts,
+)
 from components.form import ROWS, Form, recipe_of
 from components.links import LONGEST_QUERY, read_link
 from components.opening import link_updates
@@ -89,7 +98,7 @@ READERS = {
     "by size": lambda form: actions.weights_by_size(*form),
     "best": lambda form: actions.best_weights(*form),
     "explored": lambda form: explore_actions.watched("", "", "mean", 10, WIDTH_PX, *form),
-    "odds": lambda form: [explore_actions.odds_of(*form)],
+    "odds": lambda form: [explore_odds.odds_of(*form)],
     "kept": lambda form: merge_history.remembered("", "", *form),
     "ensured": lambda form: job_panel.ensured(*form) if len(form[0] or "") < 2 else [],
 }
@@ -122,7 +131,7 @@ def test_what_is_clicked_named_and_pressed_may_be_anything(given_values):
     first, second = given_values
     mild(explore_actions.parsed, first, 2)
     explore_actions.picked(first, second if isinstance(second, list) else None)
-    explore_actions.odds_moved(first, ["a", "b"])
+    explore_odds.odds_moved(first, ["a", "b"])
     actions.merge_reloaded(first if isinstance(first, str) else "", second if isinstance(second, str) else None)
     merge_history.compared("", str(first), str(second))
     job_panel.polled(first if isinstance(first, str) else "")

@@ -90,7 +90,6 @@ EVENTS = {
     "/download_merged_model": (form(), "merged-model.zip"),
     "/push_to_hub": (["", "", True, *form(seed=5)], "press “Estimate Fisher”"),
     "/explore": (["", "mean", 100, WIDTH, *form()], "mean over the tasks"),
-    "/explore_odds": (form(), "0"),
     "/explore_start": (["", "mean", 10, WIDTH, *form()], "role="),
     "/explore_stop": (["", "mean", 10, WIDTH, *form()], "worst task"),
     "/explore_progress": (["", "mean", 10, WIDTH, *form()], "task: loop"),

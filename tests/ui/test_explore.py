@@ -54,10 +54,12 @@ def _explored(page, models: int) -> None:
     """Everything tried and drawn."""
     _open(page, models)
     start = page.get_by_role("button", name=re.compile(f"^({FIRST[models]}|Go on)$"))
-    expect(start).to_be_enabled()
-    if models == 4:
-        _budget(page, 20)
-    start.click()
+    expect(start).to_be_visible()
+    settle(page)
+    if not page.locator("#explore-best table").is_visible():  # what an earlier test tried is there
+        if models == 4:
+            _budget(page, 20)
+        start.click()
     expect(page.locator("#explore-best table")).to_be_visible()
     expect(page.get_by_role("button", name="Stop exploring")).to_be_disabled()
     settle(page)
@@ -267,13 +269,13 @@ def test_axe_finds_nothing_serious_and_a_phone_does_not_scroll_sideways(new_page
     page = new_page(server.url, **(PHONE if size == "phone" else {"color_scheme": mode}))
     open_page(page, f"{server.url}?__theme={mode}")
     _tab(page, "Explore λ")
-    expect(page.locator("#explore-progress")).not_to_be_empty()
-    settle(page)
-    found = serious(page, f"{size}, {mode}, empty")
     start = page.get_by_role("button", name=re.compile("^(Search|Go on)$"))
-    expect(start).to_be_enabled()
-    _budget(page, 20)
-    start.click()
+    expect(start).to_be_visible()
+    settle(page)
+    found = serious(page, f"{size}, {mode}, as it is opened")
+    if not page.locator("#explore-best table").is_visible():  # what another mode tried is there
+        _budget(page, 20)
+        start.click()
     expect(page.locator("#explore-best table")).to_be_visible()
     expect(start).to_be_enabled()  # and settled: on its way there its text is too pale
     settle(page)
