@@ -7,7 +7,7 @@ from components.export_panel import described, exported, saved_recipe
 from components.inspect_actions import inspected
 from components.merge_history import compared, remembered
 from components.parts import LIVE, MOVE, ONCE, POLL, SETTLE, SLOW, WATCH, Parts
-from components.push_panel import pushed
+from components.push_panel import has_login, pushed, pushed_by_visitor
 from components.score_charts import settled, shown
 from components.weight_sliders import rows_for
 
@@ -227,7 +227,7 @@ def _wire_export(parts: Parts) -> None:
     ).success(None, js=CLICK_JS.format("recipe-file"))
     pushing = parts.pushing
     pushing.button.click(
-        pushed,
+        pushed_by_visitor if has_login() else pushed,
         [*pushing.asked(), *form],
         [pushing.notice, pushing.token],
         api_name="push_to_hub",

@@ -1,7 +1,13 @@
-"""Pushing the merged model to the Hugging Face Hub, under the Export tab."""
+"""Pushing the merged model to the Hugging Face Hub, under the Export tab: by a token on one's own machine, on a Space in the
+name of whoever has signed in.
+
+Gradio keeps the login in a signed cookie of the visitor's browser and hands the token to the one event that asks for it.
+"""
 
 import logging
+import os
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,13 +39,26 @@ class PushPanel:
         return [self.repository, self.token, self.private]
 
 
+SIGN_IN = "Nothing was pushed: expected you to be signed in, got a visitor without a login. Press “Sign in with Hugging Face”."
+
+
+def has_login() -> bool:
+    """Whether visitors can sign in: on a Space with `hf_oauth: true`, nowhere else."""
+    return is_hosted() and os.environ.get("SYSTEM") == "spaces" and bool(os.environ.get("OAUTH_CLIENT_ID"))
+
+
 def create_push_panel() -> PushPanel:
-    """Not on a hosted page, where it would need the visitor's own login."""
-    shown = not is_hosted()
-    with gr.Accordion("Push to the Hugging Face Hub", open=False, visible=shown):
+    """Not on a hosted page where nobody can sign in."""
+    with gr.Accordion("Push to the Hugging Face Hub", open=False, visible=has_login() or not is_hosted()):
+        if has_login():
+            gr.LoginButton(logout_value="Sign out ({})", size="md")
         repository = gr.Textbox(label="Repository", placeholder="org/name", max_lines=1, lines=1)
         token = gr.Textbox(
-            label="Token", type="password", info="with write access; empty: the one you are logged in with", max_lines=1
+            label="Token",
+            type="password",
+            info="with write access; empty: the one you are logged in with",
+            max_lines=1,
+            visible=not is_hosted(),
         )
         private = gr.Checkbox(True, label="Private")
         button = gr.Button("Push to Hub", variant="primary")
@@ -51,12 +70,28 @@ def pushed(repository: str, token: str, private: bool, *values: object) -> list[
     """Exports what the page shows and pushes it: notice, and an empty field for the token."""
     try:
         require_own_machine()
+    except MergingError as problem:
+        return [notice(str(problem), "error"), ""]
+    return _pushed(repository, (token or "").strip() or None, private, values)
+
+
+def pushed_by_visitor(
+    login: gr.OAuthToken | None, repository: str, token: str, private: bool, *values: object
+) -> list[str]:
+    """The same in the name of whoever has signed in; `token`, which nobody is asked for here, is not looked at."""
+    if login is None or not login.token:
+        return [notice(SIGN_IN, "error"), ""]
+    return _pushed(repository, login.token, private, values)
+
+
+def _pushed(repository: str, token: str | None, private: bool, values: Sequence[object]) -> list[str]:
+    try:
         result = live_result(recipe_of(Form.of(*values), hosted=is_hosted()))
         if result is None:
             return [notice(NOT_PREPARED), ""]
         with tempfile.TemporaryDirectory(prefix="pushing-") as folder:
             merged = export(result, Path(folder) / "merged")
-            address = push(merged, (repository or "").strip(), token=(token or "").strip() or None, private=private)
+            address = push(merged, (repository or "").strip(), token=token, private=bool(private))
     except MergingError as problem:
         logs.event("push_failed", logging.WARNING, problem=problem)
         return [notice(str(problem), "error"), ""]

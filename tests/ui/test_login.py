@@ -1,0 +1,107 @@
+"""A Space where visitors sign in: the merged model is pushed in their own name, and their token stays nowhere."""
+
+import json
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.loopback_hub import loopback_hub
+from tests.openid import provider
+from tests.ui.looking import open_page, open_tab, press
+from tests.ui.server import serving
+
+PERSON, TOKEN = "tester", "hf_tester"
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory):
+    """The Hub that is pushed to."""
+    with loopback_hub(tmp_path_factory.mktemp("hub")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def space(hub, tmp_path_factory):
+    """The page as a Space with `hf_oauth: true`."""
+    folder = tmp_path_factory.mktemp("space")
+    with provider(PERSON, TOKEN) as login:
+        own = {"SYSTEM": "spaces", "SPACE_ID": "somebody/studio", "HF_ENDPOINT": hub.endpoint, "HF_HUB_OFFLINE": "0"}
+        own |= {"HF_HOME": str(folder / "home"), "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+        with serving(folder, **own, **login.environment()) as running:
+            yield running
+            running.require_alive()
+
+
+@pytest.fixture
+def visitor(browser):
+    """Makes a page with cookies of its own; on a Space, Gradio's page also looks at Hugging Face's."""
+    contexts = []
+
+    def make():
+        contexts.append(browser.new_context(viewport={"width": 1280, "height": 1000}))
+        page = contexts[-1].new_page()
+        page.set_default_timeout(60_000)
+        return page
+
+    yield make
+    for context in contexts:
+        context.close()
+
+
+def _push_panel(page, space) -> None:
+    open_page(page, space.url)
+    open_tab(page, "Export")
+    page.get_by_role("button", name="Push to the Hugging Face Hub").click()
+    expect(page.get_by_role("textbox", name="Repository")).to_be_visible()
+
+
+def _pushed(page, repository: str) -> None:
+    page.get_by_role("textbox", name="Repository").fill(repository)
+    press(page, "Push to Hub")
+
+
+def test_whoever_has_signed_in_pushes_in_their_own_name_and_nobody_else_does(visitor, space, hub):
+    page = visitor()
+    _push_panel(page, space)
+    expect(page.get_by_role("textbox", name="Token")).to_have_count(0)
+    _pushed(page, f"{PERSON}/merged")
+    expect(page.locator("#push-notice")).to_contain_text("expected you to be signed in")
+    assert not hub.repositories
+
+    with page.expect_navigation(wait_until="domcontentloaded"):
+        page.get_by_role("button", name="Sign in with Hugging Face").click()
+    expect(page.locator("#shares")).to_contain_text("normalised λ")
+    open_tab(page, "Export")
+    page.get_by_role("button", name="Push to the Hugging Face Hub").click()
+    expect(page.get_by_role("button", name=f"Sign out ({PERSON})", exact=False)).to_be_visible()
+    _pushed(page, f"{PERSON}/merged")
+    expect(page.locator("#push-notice")).to_contain_text(f"The merged model is at {hub.endpoint}/{PERSON}/merged")
+    repository = hub.repositories["model", f"{PERSON}/merged"]
+    assert repository.is_private
+    assert "model.safetensors" in {file["path"] for file in repository.files(repository.refs["main"])}
+
+    kept = page.evaluate("JSON.stringify([localStorage, sessionStorage, document.cookie, window.gradio_config])")
+    assert TOKEN not in kept + page.content() + space.log()
+    cookies = page.context.cookies()
+    assert [cookie["httpOnly"] for cookie in cookies if cookie["name"] == "session"] == [True]
+
+    _pushed(page, "another/merged")
+    expect(page.locator("#push-notice [role=alert]")).to_contain_text("another/merged")
+    assert ("model", "another/merged") not in hub.repositories
+
+    stranger = visitor()
+    _push_panel(stranger, space)
+    _pushed(stranger, f"{PERSON}/merged")
+    expect(stranger.locator("#push-notice")).to_contain_text("expected you to be signed in")
+
+
+def test_a_token_that_is_sent_along_is_not_used(visitor, space, hub):
+    from gradio_client import Client
+
+    from tests.ui.test_client import form
+
+    client = Client(space.url, verbose=False)
+    before = set(hub.repositories)
+    told, token = client.predict(f"{PERSON}/other", TOKEN, True, *form(), api_name="/push_to_hub")
+    assert "expected you to be signed in" in json.dumps(told, ensure_ascii=False)
+    assert (token, set(hub.repositories)) == ("", before)
