@@ -37,7 +37,9 @@ class Server:
     def require_alive(self) -> None:
         """Fails, showing the log, if the server has died or told of a bug."""
         assert self.process.poll() is None, f"The server ended with {self.process.returncode}:\n{self.log()[-4000:]}"
-        bugs = [end for end in _tracebacks(self.log()) if not end.startswith((REFUSED, RELOADING))] + _logged_bugs(self.log())
+        bugs = [end for end in _tracebacks(self.log()) if not end.startswith((REFUSED, RELOADING))] + _logged_bugs(
+            self.log()
+        )
         assert not bugs, f"{bugs}\n{self.log()[-4000:]}"
 
 
