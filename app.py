@@ -1,8 +1,10 @@
 """The studio's page: places the panels, wires them, launches."""
 
 import argparse
+import ctypes
 import os
 import sys
+from contextlib import suppress
 
 if "--hosted" in sys.argv[1:]:
     os.environ["FISHER_STUDIO_HOSTED"] = "1"
@@ -50,6 +52,8 @@ SMALL_PAGE = Middleware(GZipMiddleware, minimum_size=100_000, compresslevel=5)
 # A merge is thousands of short operations, each of which gives Python's lock away; with Python's own 5 ms each of them may
 # wait that long for a thread that renders a page: 30 s for a merge of 50 ms.
 SWITCH_S = 0.0001
+# glibc gives up to eight arenas a core to threads, and what is freed in one of them stays there: too much for forty threads.
+M_ARENA_MAX, ARENAS = -8, 2
 
 
 def build_app() -> gr.Blocks:
@@ -104,6 +108,8 @@ def main() -> None:
     if asked.mcp and (reason := _lacking_mcp()):
         parser.exit(2, f"{reason}\n")
     sys.setswitchinterval(SWITCH_S)
+    with suppress(AttributeError, OSError, TypeError):  # another C library
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, ARENAS)
     logs.begin()
     logs.event("started", **health.told_once(), jobs_lost=JOURNAL.open(cache_folder()))
     FOLDERS.begin()

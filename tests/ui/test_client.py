@@ -147,6 +147,14 @@ def _wait_until_prepared(client: Client) -> None:
     raise AssertionError("The first merge did not become ready.")
 
 
+def _wait_until_tried(client: Client) -> None:
+    """The search that an event of this test began was stopped by another: it may have tried nothing."""
+    for _ in range(600):
+        if client.predict("", "mean", 10, WIDTH, *form(), api_name="/explore_start")[2]["value"] == "Go on":
+            return
+    raise AssertionError("The search tried nothing.")
+
+
 def _answer(client: Client, event: str, values: list[object]) -> str:
     return str(client.predict(*values, api_name=event))
 
@@ -169,6 +177,8 @@ def test_the_event_answers(client, server, event, tmp_path):
         values = [handle_file(str(path))]
     if event == "/reload_merge":
         values = [client.predict("", "mine", *form(), api_name="/keep_merge")[0], "mine"]
+    if event == "/use_best_weights":
+        _wait_until_tried(client)
     answer = _answer(client, event, values)
     assert expected in answer, answer[:500]
     assert 'role="alert"' not in answer

@@ -42,8 +42,8 @@ EXPECTED = {
         *["Layer 0, q", "Layer 0, q", "Layer 0, q", "Over all tasks", "off the plane through parity, large, base"],
     ),
     "Explore λ": (
-        *["100", "Mean over the tasks", "Worst task", "Mean over the tasks", "[", "[0.1, 0.2, 0.3, 0.4"],
-        *["[0.4, 0.3, 0.2, 0.1", "parity 0.881, large 0.119", "0.69", "0.69", "0.69", "0.69"],
+        *["100", "Mean over the tasks", "Worst task", "Mean over the tasks", "0.69", "[", "[0.1, 0.2, 0.3, 0.4"],
+        *["[0.4, 0.3, 0.2, 0.1", "parity 0.881, large 0.119", "0.69", "0.69", "0.69"],
     ),
     "Learn": (
         *["Step 2 of 4", "At λ = 0.25 the Fisher merge", "λ = 0.25", "lands at (1.25, 1.25)", "(2.0, 1.0, 0.0"],
