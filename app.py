@@ -25,7 +25,7 @@ import gradio as gr
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 
-from components import events, explore_events, health, inspect_events, learn_events, logs
+from components import events, explore_events, health, inspect_events, learn_events, logs, sessions
 from components.explore import create_explore
 from components.export_panel import create_export_panel
 from components.inspect import create_inspect
@@ -113,6 +113,7 @@ def main() -> None:
     logs.begin()
     logs.event("started", **health.told_once(), jobs_lost=JOURNAL.open(cache_folder()))
     FOLDERS.begin()
+    sessions.begin()
     if is_hosted():
         os.environ["FISHER_UPLOADS_DIR"] = str(FOLDERS.server)
     begin(first_recipe())
