@@ -16,7 +16,14 @@ from merging.metrics import Score
 # Below this the page is a phone's: no numbers on bars, one heatmap beside the other no more.
 NARROW_PX = 700
 MEAN = "<b>mean</b>"
-SCORE_AXIS = {"range": [0, 108], "ticksuffix": " %", "tickvals": [0, 20, 40, 60, 80, 100], "fixedrange": True}
+SCORE_TICKS = [0, 20, 40, 60, 80, 100]
+# Plotly adds no suffix to ticks that are named.
+SCORE_AXIS = {
+    "range": [0, 108],
+    "tickvals": SCORE_TICKS,
+    "ticktext": [f"{tick} %" for tick in SCORE_TICKS],
+    "fixedrange": True,
+}
 SCORE_HEIGHT_PX = 400
 SCORE_LEGEND = {"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0}
 
