@@ -1,6 +1,7 @@
 """Which job a page watches: answers about an earlier one may come last, and must not end the watch of the new one."""
 
 import threading
+from contextvars import copy_context
 from types import SimpleNamespace
 
 import pytest
@@ -9,7 +10,7 @@ from gradio.context import LocalContext
 from components import learn
 from components.job_panel import LAST_LOOK_S, polled, stopped, watched
 from components.jobs import REGISTRY
-from components.pages import KEPT_PAGES, PAGES, Pages, is_visit, watch
+from components.pages import KEPT_PAGES, PAGES, Pages, in_turn, is_visit, watch
 
 
 @pytest.fixture
@@ -71,6 +72,31 @@ def test_another_panels_poll_is_answered_about_what_that_panel_watches(page, end
     assert learn.polled("quality", 0, before.id)[4] == now.id
     assert learn.polled("costs", 0, before.id)[4] == before.id  # nothing was begun there since the page was opened
     assert polled(before.id)[4] == ""
+
+
+def test_a_panels_events_are_answered_one_after_the_other_each_pages_and_each_panels_own(page):
+    PAGES.welcome("another page", None)
+    began, end, order = threading.Event(), threading.Event(), []
+
+    @in_turn("panel")
+    def answered(name: str) -> None:
+        if name == "first":
+            began.set()
+            end.wait(30)
+        order.append(name)
+
+    first = threading.Thread(target=copy_context().run, args=(answered, "first"))
+    second = threading.Thread(target=copy_context().run, args=(answered, "second"))
+    first.start()
+    assert began.wait(30)
+    second.start()
+    in_turn("another panel")(order.append)("another panel")
+    LocalContext.request.set(SimpleNamespace(session_hash="another page"))
+    answered("another page")
+    end.set()
+    first.join()
+    second.join()
+    assert order == ["another panel", "another page", "first", "second"]
 
 
 def test_the_pages_opened_longest_ago_are_forgotten_first():

@@ -60,10 +60,11 @@ class Outcome:
         """The report."""
         memory = f"{self.warm_bytes() / MIB:.0f} MiB after warm-up, {self.end_bytes() / MIB:.0f} MiB at the end"
         cpu = f"CPU seconds per second: server {self.server_cpu_s / self.seconds:.2f}, visitors {self.own_cpu_s / self.seconds:.2f}"
+        tenths = " ".join(f"{self._memory_between(tenth / 10, (tenth + 1) / 10) / MIB:.0f}" for tenth in range(10))
         load = " ".join(f"{value:.1f}" for value in psutil.getloadavg())
         return [
             *self.record.lines(self.seconds),
-            f"memory: {memory} ({100 * self.memory_growth():+.1f} %)",
+            f"memory: {memory} ({100 * self.memory_growth():+.1f} %); by tenths of the time {tenths}",
             f"{cpu} (of {psutil.cpu_count()} cores; load of the machine at the end {load})",
         ]
 
