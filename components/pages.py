@@ -8,8 +8,8 @@ import re
 import threading
 import uuid
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import wraps
 from typing import TypeVar
@@ -19,6 +19,7 @@ from gradio.context import LocalContext
 from merging.errors import Cancelled
 
 KEPT_PAGES = 2000
+LONGEST_WAIT_S = 3.0
 VISIT = re.compile(r"[0-9a-f]{32}")
 ESTIMATE, SEARCH, LESSONS = "estimate", "search", "lessons"
 Answer = TypeVar("Answer", bound=Callable)
@@ -31,7 +32,7 @@ class Page:
     visit: str
     jobs: dict[str, str] = field(default_factory=dict)
     picture: int = 0
-    turns: defaultdict[str, threading.RLock] = field(default_factory=lambda: defaultdict(threading.RLock))
+    turns: defaultdict[str, threading.Lock] = field(default_factory=lambda: defaultdict(threading.Lock))
 
 
 class Pages:
@@ -86,11 +87,21 @@ class Pages:
 
         return check
 
-    def turn(self, session: str | None, panel: str) -> AbstractContextManager:
-        """Inside, no other event of the page's panel is answered: what is asked first is answered first."""
+    @contextmanager
+    def turn(self, session: str | None, panel: str) -> Iterator[None]:
+        """Inside, no other event of the page's panel is answered, unless it has waited long: nobody holds up all threads."""
         page = self._pages.get(session)
+        if page is None:
+            yield
+            return
         with self._lock:
-            return nullcontext() if page is None else page.turns[panel]
+            own = page.turns[panel]
+        is_ours = own.acquire(timeout=LONGEST_WAIT_S)
+        try:
+            yield
+        finally:
+            if is_ours:
+                own.release()
 
 
 PAGES = Pages()

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from gradio.context import LocalContext
 
-from components import learn
+from components import learn, pages
 from components.job_panel import LAST_LOOK_S, polled, stopped, watched
 from components.jobs import REGISTRY
 from components.pages import KEPT_PAGES, PAGES, Pages, in_turn, is_visit, watch
@@ -99,12 +99,30 @@ def test_a_panels_events_are_answered_one_after_the_other_each_pages_and_each_pa
     assert order == ["another panel", "another page", "first", "second"]
 
 
+def test_a_turn_that_is_long_in_coming_is_not_waited_for(page, monkeypatch):
+    monkeypatch.setattr(pages, "LONGEST_WAIT_S", 0.01)
+    held, end = threading.Event(), threading.Event()
+
+    @in_turn("panel")
+    def holds() -> None:
+        held.set()
+        end.wait(30)
+
+    thread = threading.Thread(target=copy_context().run, args=(holds,))
+    thread.start()
+    assert held.wait(30)
+    assert in_turn("panel")(lambda: "answered")() == "answered"
+    end.set()
+    thread.join()
+    assert in_turn("panel")(lambda: "in turn again")() == "in turn again"
+
+
 def test_the_pages_opened_longest_ago_are_forgotten_first():
-    pages = Pages()
+    kept = Pages()
     for number in range(KEPT_PAGES + 1):
-        pages.welcome(str(number), None)
-        pages.watch(str(number), "panel", "own")
-    assert [pages.watched(page, "panel", "asked") for page in ("0", "1", None)] == ["asked", "own", "asked"]
-    assert pages.visit_of("0") == "0"
-    assert is_visit(pages.visit_of("1"))
-    assert pages.visit_of(None) is None
+        kept.welcome(str(number), None)
+        kept.watch(str(number), "panel", "own")
+    assert [kept.watched(page, "panel", "asked") for page in ("0", "1", None)] == ["asked", "own", "asked"]
+    assert kept.visit_of("0") == "0"
+    assert is_visit(kept.visit_of("1"))
+    assert kept.visit_of(None) is None
