@@ -117,7 +117,11 @@ def _start(values: Sequence[object], *, again: bool) -> list[object]:
         return [gr.skip(), gr.skip(), notice(str(problem), "error"), *[gr.skip()] * 3]
     if not again and STORE.get(recipe) is None and needs_download(recipe):
         return unwatched(notice(ON_THE_HUB))
-    return watched(begin(recipe) if again or STORE.get(recipe) is None else None)
+    if again or STORE.get(recipe) is None:
+        return watched(begin(recipe))
+    # Asked for twice, it stays the job that prepared this, which by now may be done.
+    job = REGISTRY.get(watched_job(pages.ESTIMATE, ""))
+    return watched(job if job is not None and job.key == preparation_key(recipe) else None)
 
 
 def unwatched(message: str) -> list[object]:

@@ -18,8 +18,6 @@ START_S = 120
 RACE = "del blocks._queue.pending_messages_per_session[session_hash]"
 # Gradio's own refusal of a value that its widget cannot hold: told to the visitor, and logged with a traceback.
 REFUSED = "gradio.exceptions.Error: "
-# Gradio's own: a Space has a package for reloading its code, which is of no use anywhere else.
-RELOADING = "RuntimeError: `spaces` package is required"
 
 
 @dataclass(frozen=True)
@@ -37,9 +35,7 @@ class Server:
     def require_alive(self) -> None:
         """Fails, showing the log, if the server has died or told of a bug."""
         assert self.process.poll() is None, f"The server ended with {self.process.returncode}:\n{self.log()[-4000:]}"
-        bugs = [end for end in _tracebacks(self.log()) if not end.startswith((REFUSED, RELOADING))] + _logged_bugs(
-            self.log()
-        )
+        bugs = [end for end in _tracebacks(self.log()) if not end.startswith(REFUSED)] + _logged_bugs(self.log())
         assert not bugs, f"{bugs}\n{self.log()[-4000:]}"
 
 

@@ -1,6 +1,7 @@
 """A Space where visitors sign in: the merged model is pushed in their own name, and their token stays nowhere."""
 
 import json
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import expect
@@ -24,12 +25,24 @@ def hub(tmp_path_factory):
 def space(hub, tmp_path_factory):
     """The page as a Space with `hf_oauth: true`."""
     folder = tmp_path_factory.mktemp("space")
+    _install_spaces(folder / "packages")
     with provider(PERSON, TOKEN) as login:
         own = {"SYSTEM": "spaces", "SPACE_ID": "somebody/studio", "HF_ENDPOINT": hub.endpoint, "HF_HUB_OFFLINE": "0"}
         own |= {"HF_HOME": str(folder / "home"), "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+        own["PYTHONPATH"] = str(folder / "packages")
         with serving(folder, **own, **login.environment()) as running:
             yield running
             running.require_alive()
+
+
+def _install_spaces(folder: Path) -> None:
+    """In place of the package of that name, which every Space has, and by which Gradio reloads changed code there."""
+    (folder / "spaces").mkdir(parents=True)
+    (folder / "spaces" / "__init__.py").write_text("def gradio_auto_wrap(answer):\n    return answer\n")
+    (folder / "spaces" / "reloading.py").write_text("def start_reload_server(**asked):\n    pass\n")
+    described = folder / "spaces-0.51.0.dist-info"
+    described.mkdir()
+    (described / "METADATA").write_text("Metadata-Version: 2.1\nName: spaces\nVersion: 0.51.0\n")
 
 
 @pytest.fixture
