@@ -3,17 +3,15 @@
 Everything else comes and goes by way of the disk: checkpoints, datasets, Fishers.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from merging.devices import lent, resolve_device
 from merging.estimates import fisher_of
 from merging.evaluation import Fixed
 from merging.families import open_models
+from merging.lending import OnProgress
 from merging.pipeline import open_recipe, prepare
 from merging.recipe import Recipe
-
-OnProgress = Callable[[float, str], None]
 
 
 def estimate_fisher(recipe_yaml: str, index: int, on_progress: OnProgress) -> None:
