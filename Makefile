@@ -59,8 +59,9 @@ $(IN)/.first-merge: $(IN)/.app-installed merging/zoo/digits/pool.yaml
 	-@$(RUN) -m components
 	@touch $@
 
-$(IN)/.tests-installed: requirements.txt tests/requirements.txt $(LOCK)
+$(IN)/.tests-installed: requirements.txt tests/requirements.txt tests/alone.txt $(LOCK)
 	$(call install,-r requirements.txt -r tests/requirements.txt)
+	@$(RUN) -m pip install -q --disable-pip-version-check --no-deps -r tests/alone.txt || { rm -f $@; exit 1; }
 	@touch $(IN)/.app-installed
 
 # MARK holds the process that is installing. One left over by a dead process means a half-made VENV: it is made anew.

@@ -1,10 +1,8 @@
 """The studio's page: places the panels, wires them, launches."""
 
 import argparse
-import ctypes
 import os
 import sys
-from contextlib import suppress
 
 if "--hosted" in sys.argv[1:]:
     os.environ["FISHER_STUDIO_HOSTED"] = "1"
@@ -25,35 +23,51 @@ import gradio as gr
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 
-from components import events, explore_events, health, inspect_events, learn_events, logs, sessions
+from components import (
+    assets,
+    downloads,
+    events,
+    explore_events,
+    health,
+    inspect_events,
+    learn_events,
+    logs,
+    memory,
+    rule_events,
+    sessions,
+)
 from components.explore import create_explore
 from components.export_panel import create_export_panel
+from components.first_picture import kept
 from components.inspect import create_inspect
 from components.job_panel import begin, create_job_panel, first_recipe
 from components.journal import JOURNAL
+from components.kept_page import KeptPage
 from components.learn import create_learn
+from components.login import has_login, signed_in
 from components.merge_history import create_merge_history
 from components.merge_settings import create_merge_settings
 from components.modes import UPLOAD_LIMITS, is_hosted
-from components.parts import Parts
+from components.parts import Parts, place_statuses
 from components.pool_picker import DEFAULT_POOL, create_pool_picker, preset_models
 from components.push_panel import create_push_panel
+from components.rule_picker import create_formula, create_rule_picker
 from components.score_charts import DESKTOP_PX, create_score_charts
-from components.style import CSS, FORMULA, PAGE_JS
+from components.style import CSS, PAGE_JS
 from components.theme import theme
 from components.tour import head_html
+from components.tradeoffs import create_tradeoffs
 from components.visit_folders import FOLDERS
 from components.weight_sliders import create_weight_sliders, slider_names
 from merging.cache import cache_folder
 from merging.pools import open_pool
+from merging.readers import read_for
 
 # The page holds the description of its API, 1.3 MB as text; answers to moves are smaller and stay as they are.
 SMALL_PAGE = Middleware(GZipMiddleware, minimum_size=100_000, compresslevel=5)
 # A merge is thousands of short operations, each of which gives Python's lock away; with Python's own 5 ms each of them may
 # wait that long for a thread that renders a page: 30 s for a merge of 50 ms.
 SWITCH_S = 0.0001
-# glibc gives up to eight arenas a core to threads, and what is freed in one of them stays there: too much for forty threads.
-M_ARENA_MAX, ARENAS = -8, 2
 
 
 def build_app() -> gr.Blocks:
@@ -68,9 +82,11 @@ def build_app() -> gr.Blocks:
         gr.HTML(head_html())
         with gr.Tabs() as tabs:
             with gr.Tab("Merge", id="merge"):
-                gr.HTML(FORMULA)
+                formula_html = create_formula()
                 weights = create_weight_sliders(first_models)
                 charts = create_score_charts(first_recipe())
+                rules = create_rule_picker(formula_html)
+                weighed = create_tradeoffs()
                 settings = create_merge_settings()
                 kept = create_merge_history()
             with gr.Tab("Inspect", id="inspect") as inspect_tab:
@@ -83,13 +99,15 @@ def build_app() -> gr.Blocks:
                 exports = create_export_panel()
                 pushing = create_push_panel()
         parts = Parts(
-            *(page, sidebar, width_px, query, tabs, picker, job, weights, charts, settings, kept),
+            *(page, sidebar, width_px, query, tabs, picker, job, weights, charts, settings, rules, weighed, kept),
             *(inspect_tab, inspect, explore_tab, explore, learn_tab, learn, export_tab, exports, pushing),
         )
         events.wire(parts)
+        rule_events.wire(parts)
         inspect_events.wire(parts)
         explore_events.wire(parts)
         learn_events.wire(parts)
+    place_statuses(page)
     return page
 
 
@@ -108,15 +126,19 @@ def main() -> None:
     if asked.mcp and (reason := _lacking_mcp()):
         parser.exit(2, f"{reason}\n")
     sys.setswitchinterval(SWITCH_S)
-    with suppress(AttributeError, OSError, TypeError):  # another C library
-        ctypes.CDLL(None).mallopt(M_ARENA_MAX, ARENAS)
+    memory.begin()
     logs.begin()
     logs.event("started", **health.told_once(), jobs_lost=JOURNAL.open(cache_folder()))
     FOLDERS.begin()
     sessions.begin()
     if is_hosted():
         os.environ["FISHER_UPLOADS_DIR"] = str(FOLDERS.server)
-    begin(first_recipe())
+        downloads.begin()
+    if has_login():
+        read_for(signed_in)
+    first = first_recipe()
+    # Where a picture of it is kept, the models behind are opened once that stands: two at once take twice as long.
+    begin(first, put_off=kept(first, DESKTOP_PX) is not None)
     page = build_app()
     page.queue(max_size=64)
     page.launch(
@@ -131,7 +153,10 @@ def main() -> None:
         state_session_capacity=200,
         ssr_mode=False,
         mcp_server=asked.mcp,
-        app_kwargs={"routes": health.routes(), "middleware": [SMALL_PAGE]},
+        app_kwargs={
+            "routes": [*health.routes(), *assets.routes()],
+            "middleware": [Middleware(KeptPage), SMALL_PAGE, Middleware(assets.Preload)],
+        },
     )
 
 

@@ -10,7 +10,7 @@ from components.add_model import OWN
 from components.checks import checked
 from components.export_panel import described
 from components.figures import NARROW_PX
-from components.form import ROWS, Form, recipe_of, texts
+from components.form import ROWS, WIDGETS, Form, recipe_of, texts
 from components.jobs import REGISTRY
 from components.merge_history import listed
 from components.modes import is_hosted
@@ -145,13 +145,13 @@ def recipe_opened(path: str, pool: str) -> list[object]:
     try:
         values = form_updates(Recipe.load(path), [] if pool == OWN else model_choices(open_pool(pool)))
     except MergingError as problem:
-        return [notice(str(problem), "error"), *[gr.skip()] * (len(Form.__dataclass_fields__) - 1 + ROWS)]
+        return [notice(str(problem), "error"), *[gr.skip()] * WIDGETS]
     return [notice("The recipe is open; its Fishers are being estimated or taken from the cache.", "good"), *values]
 
 
 def link_opened(query: str) -> list[object]:
     """The settings that a page's address asks for: notice, tab, pool, preset, description, then every widget of the form."""
-    nothing = [gr.skip()] * (3 + len(Form.__dataclass_fields__) - 1 + ROWS)
+    nothing = [gr.skip()] * (3 + WIDGETS)
     try:
         updates, tab, told = link_updates(query)
     except MergingError as problem:
@@ -181,11 +181,11 @@ def merge_reloaded(visit: str, name: str | None) -> list[object]:
         above, known = pool_updates(merge.recipe)
         return ["", *above, *form_updates(merge.recipe, known)]
     except MergingError as problem:
-        return [notice(str(problem), "error"), *[gr.skip()] * (3 + len(Form.__dataclass_fields__) - 1 + ROWS)]
+        return [notice(str(problem), "error"), *[gr.skip()] * (3 + WIDGETS)]
 
 
 def shown_with_notice(width_px: float, *values: object) -> list[object]:
-    """What `shown` gives; the notice of an opened link or merge stays unless there is a new one."""
+    """What `shown` gives; the notice of what was opened or chosen before it stays unless there is a new one."""
     told, *others = shown(width_px, *values)
     return [told or gr.skip(), *others]
 

@@ -7,26 +7,23 @@ from pathlib import Path
 
 import gradio as gr
 
-from components import logs
 from components.form import ROWS, model_choices, model_name, model_value
-from components.modes import UPLOAD_LIMITS, is_hosted, require_own_machine, require_public, require_public_task
-from components.pages import visitor
+from components.login import has_login
+from components.modes import is_hosted, require_own_machine, require_public, require_public_task
 from components.tables import notice
-from components.visit_folders import FOLDERS
+from components.uploads import UPLOADS
 from components.weight_sliders import rows_for
 from merging.errors import MergingError, RecipeError
 from merging.pools import open_pool
 from merging.references import is_file, is_folder
-from merging.sources import FORMATS
-from merging.upload_references import UPLOAD, upload_reference
-from merging.uploads import receive_upload
+from merging.upload_references import UPLOAD
 
 # The entry of the list of pools that holds nothing yet.
 OWN = "own models"
-UPLOADS = [*FORMATS, ".zip"]
 Reference = str | Mapping[str, object]
 # A task as it was looked at: its reference, its guessed inputs, its guessed label.
 Found = tuple[Reference, tuple[str, ...], str | None]
+LINE = {"max_lines": 1, "lines": 1}
 NO_COLUMNS = {"choices": [], "value": None}
 
 
@@ -66,24 +63,22 @@ def create_add_model() -> AddModel:
     own = not is_hosted()
     folder, file = (", or a folder", ", a folder, a file") if own else ("", "")
     with gr.Accordion("Add a model of your own", open=False) as panel:
-        checkpoint = gr.Textbox(
-            label="Checkpoint", placeholder=f"org/name, org/name@revision{folder}", max_lines=1, lines=1
-        )
-        task = gr.Textbox(label="Its dataset", placeholder=f"org/dataset{file}, or zoo:POOL/NAME", max_lines=1, lines=1)
-        config = gr.Textbox(label="Configuration of the dataset", placeholder="for example rte", max_lines=1, lines=1)
+        if has_login():
+            gr.LoginButton(logout_value="Sign out ({})", size="sm")
+        checkpoint = gr.Textbox(label="Checkpoint", placeholder=f"org/name, org/name@revision{folder}", **LINE)
+        task = gr.Textbox(label="Its dataset", placeholder=f"org/dataset{file}, or zoo:POOL/NAME", **LINE)
+        config = gr.Textbox(label="Configuration of the dataset", placeholder="for example rte", **LINE)
         with gr.Row():
             upload = gr.UploadButton("Upload data", file_types=UPLOADS, size="sm", min_width=110)
             look = gr.Button("Look", size="sm", min_width=80)
         summary = gr.HTML(elem_id="task-summary")
-        inputs = gr.Dropdown(
-            [], label="Input columns", multiselect=True, max_choices=2, info="one image, one or two texts"
-        )
+        about = {"label": "Input columns", "info": "one image, one or two texts"}
+        inputs = gr.Dropdown([], multiselect=True, max_choices=2, **about)
         label = gr.Dropdown([], label="Label column")
         alignment = gr.Textbox(
             label="Label order",
             info="the model’s output for each label, such as 1, 2, 0; empty: by their names",
-            max_lines=1,
-            lines=1,
+            **LINE,
         )
         with gr.Row():
             suggest = gr.Button("Suggest order", size="sm", min_width=110, visible=own)
@@ -91,17 +86,6 @@ def create_add_model() -> AddModel:
     return AddModel(
         panel, checkpoint, task, config, upload, look, summary, inputs, label, alignment, suggest, add, gr.State(None)
     )
-
-
-def uploaded(path: str) -> str:
-    """An uploaded file as the dataset to look at: its path, or on a hosted page its name in the visit's own folder."""
-    if not is_hosted():
-        return str(path)
-    try:
-        return upload_reference(receive_upload(Path(path), FOLDERS.of(visitor()), limits=UPLOAD_LIMITS))
-    except (MergingError, OSError) as problem:
-        gr.Warning(logs.told(str(problem)))
-        return ""
 
 
 def looked(checkpoint: str, task: str, config: str) -> list[object]:

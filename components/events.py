@@ -7,8 +7,9 @@ from components.export_panel import described, exported, saved_recipe
 from components.inspect_actions import inspected
 from components.merge_history import compared, remembered
 from components.parts import LIVE, MOVE, ONCE, POLL, SETTLE, SLOW, WATCH, Parts
-from components.push_panel import has_login, pushed, pushed_by_visitor
+from components.push_panel import pushed
 from components.score_charts import settled, shown
+from components.uploads import uploaded
 from components.weight_sliders import rows_for
 
 # What only the browser knows: how wide the page is, and the address it was opened by.
@@ -96,7 +97,7 @@ def _wire_setup(parts: Parts) -> None:
     picture = parts.picture()
     for event, name in ((pool_event, "pool"), (preset_event, "preset")):
         event.then(job_panel.ensured, parts.form(), parts.job.outputs(), api_name=f"estimate_{name}", **WATCH).then(
-            shown, **picture, api_name=f"show_{name}", **LIVE
+            actions.shown_with_notice, **picture, api_name=f"show_{name}", **LIVE
         )
     picker.models.input(rows_for, picker.models, parts.weights.sliders, api_name="choose_models", **SLOW).then(
         shown, **picture, api_name="show_models", **LIVE
@@ -115,7 +116,7 @@ def _wire_own(parts: Parts) -> None:
     look = {"fn": add_model.looked, "inputs": own.asked(), "outputs": own.found(), **SLOW}
     own.look.click(**look, api_name="look_at_task")
     own.task.submit(**look, api_name="submit_task")
-    own.upload.upload(add_model.uploaded, own.upload, own.task, api_name="upload_data", **WATCH).then(
+    own.upload.upload(uploaded, own.upload, own.task, api_name="upload_data", **WATCH).then(
         **look, api_name="look_at_upload"
     )
     own.suggest.click(
@@ -227,7 +228,7 @@ def _wire_export(parts: Parts) -> None:
     ).success(None, js=CLICK_JS.format("recipe-file"))
     pushing = parts.pushing
     pushing.button.click(
-        pushed_by_visitor if has_login() else pushed,
+        pushed,
         [*pushing.asked(), *form],
         [pushing.notice, pushing.token],
         api_name="push_to_hub",

@@ -20,7 +20,7 @@ class Explore:
     """The widgets of the Explore λ tab.
 
     `notice` says how the tab stands, `told` what became of a click; `drawn` marks what the pictures show, so that
-    nothing is drawn twice.
+    nothing is drawn twice; `due` changes when they are to follow a running search.
     """
 
     notice: gr.HTML
@@ -40,6 +40,7 @@ class Explore:
     odds: gr.Slider
     odds_text: gr.HTML
     drawn: gr.State
+    due: gr.State
 
     def asked(self) -> list[gr.components.Component]:
         """What the visitor asks for, beside the form."""
@@ -96,4 +97,4 @@ def create_explore() -> Explore:
     job_id = gr.BrowserState("", storage_key="fisher-merge-studio-search", secret="fisher-merge-studio")
     timer = gr.Timer(POLL_S, active=False)
     parts = (notice, told, objective, budget, start, stop, progress, timer, job_id, frame, second, best, use_best)
-    return Explore(*parts, odds_row, odds, odds_text, gr.State(""))
+    return Explore(*parts, odds_row, odds, odds_text, gr.State(""), gr.State(""))

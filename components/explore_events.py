@@ -7,9 +7,12 @@ from components.explore_odds import odds_moved, odds_of
 from components.pages import SEARCH, in_turn
 from components.parts import LIVE, ONCE, POLL, SLOW, WATCH, Parts
 
-# The third of what an event sends, before the form: 0 where nobody looks at the tab, so that nothing is drawn for nobody.
-ON_SCREEN_JS = """(drawn, job, objective, budget, width, ...form) => [drawn, job, objective, budget,
-    !document.hidden && document.querySelector('#explore-progress')?.offsetParent ? window.innerWidth : 0, ...form]"""
+# The width that an event sends: 0 where another of the page's tabs is open, -1 where the browser shows another page, so that
+# nothing is drawn for nobody.
+WIDTH_JS = "!document.querySelector('#explore-progress')?.offsetParent ? 0 : document.hidden ? -1 : window.innerWidth"
+ON_SCREEN_JS = f"""(drawn, job, objective, budget, width, ...form) => [drawn, job, objective, budget,
+    {WIDTH_JS}, ...form]"""
+POLL_JS = f"(drawn, job, width) => [drawn, job, {WIDTH_JS}]"
 
 
 def wire(parts: Parts) -> None:
@@ -24,7 +27,15 @@ def wire(parts: Parts) -> None:
     parts.explore_tab.select(in_order(actions.opened), **whole, api_name="explore", **SLOW)
     tab.start.click(in_order(actions.begun), **asked, api_name="explore_start", **SLOW | ONCE)
     tab.stop.click(in_order(actions.stopped), **asked, api_name="explore_stop", **WATCH)
-    tab.timer.tick(watched, **seen, api_name="explore_progress", **POLL)
+    tab.timer.tick(
+        actions.polled,
+        [tab.drawn, tab.job_id, parts.width_px],
+        [tab.progress, tab.due],
+        js=POLL_JS,
+        api_name="explore_progress",
+        **POLL,
+    )
+    tab.due.change(watched, **seen, api_name="explore_step", **WATCH)
     gr.on(
         [tab.objective.input, tab.budget.release, parts.picker.changed.change, parts.job.finished.change],
         watched,

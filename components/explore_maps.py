@@ -6,9 +6,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from components.explore_figures import (
-    DASHES,
     LEGEND,
-    SYMBOLS,
     Explored,
     begun,
     curve_rows,
@@ -20,28 +18,29 @@ from components.explore_figures import (
 )
 from components.figures import NARROW_PX, _finished, _plain
 from components.picture import Picture
-from components.style import COLOURS, HEAT_COLOURS, TITLES
-from merging.search import RULES, Trial, map_points
+from components.style import COLOURS, DASHES, HEAT_COLOURS, SYMBOLS, TITLES
+from merging.search import Trial, map_points
 
 # So that the tiles of the lattice touch, at the usual widths of a page.
 TILE_PX = {"desktop": 36, "phone": 27}
 BEST_LINES = 12
+OTHER_LINES = "#7f7f7f"
 LISTED = 30
 
 
 def map_picture(explored: Explored, width_px: int) -> Picture:
     """Three models: a ternary map for each rule, one colour scale, the best point and the sliders' place marked."""
-    narrow = width_px < NARROW_PX
-    specs = [[{"type": "ternary"}]] * 2 if narrow else [[{"type": "ternary"}, {"type": "ternary"}]]
+    narrow, count = width_px < NARROW_PX, len(explored.trials)
+    specs = [[{"type": "ternary"}]] * count if narrow else [[{"type": "ternary"}] * count]
     figure = make_subplots(
-        rows=2 if narrow else 1,
-        cols=1 if narrow else 2,
+        rows=count if narrow else 1,
+        cols=1 if narrow else count,
         specs=specs,
-        subplot_titles=[_map_title(explored, rule) for rule in RULES],
+        subplot_titles=[_map_title(explored, rule) for rule in explored.trials],
         horizontal_spacing=0.12,
         vertical_spacing=0.2,
     )
-    for index, rule in enumerate(RULES):
+    for index, rule in enumerate(explored.trials):
         place = {"row": index + 1, "col": 1} if narrow else {"row": 1, "col": index + 1}
         for trace in _map_tiles(explored, rule, size_px=TILE_PX["phone" if narrow else "desktop"]):
             figure.add_trace(trace, **place)
@@ -60,7 +59,7 @@ def map_picture(explored: Explored, width_px: int) -> Picture:
     figure.update_annotations(yshift=30, font={"size": 15})
     columns, rows, picks = curve_rows(explored)
     caption = f"{begun(objective_title(explored.objective))}: accuracy in % on {explored.split}, with 95 % intervals."
-    finished = _finished(figure, height=840 if narrow else 480, below=50)
+    finished = _finished(figure, height=420 * count if narrow else 480, below=50)
     finished.update_layout(margin={"l": 36, "r": 36, "t": 90})
     return Picture(finished, sentence(explored), columns, rows, caption, picks)
 
@@ -141,8 +140,8 @@ def _map_marks(explored: Explored, rule: str, *, show_legend: bool) -> list[go.S
 
 
 def lines_picture(explored: Explored) -> Picture:
-    """Four models or more: the best Fisher merges as lines over the models' λ, the best of all bold, the sliders dashed."""
-    ranked = _ranked(explored, "fisher")
+    """Four models or more: the page's rule's best merges as lines over the models' λ, the best of all bold, the sliders dashed."""
+    ranked = _ranked(explored, explored.rule)
     shown, names = ranked[:BEST_LINES], [_plain(name) for name in explored.names]
     figure = go.Figure()
     scores = [100 * trial.score(explored.objective).value for trial in shown]
@@ -164,7 +163,7 @@ def lines_picture(explored: Explored) -> Picture:
     figure.update_layout(legend=LEGEND, hovermode="closest")
     figure.update_xaxes(fixedrange=True, automargin=True, showgrid=True, tickfont={"size": 13})
     figure.update_yaxes(title="λ (normalised)", rangemode="tozero", fixedrange=True)
-    listed = [*ranked[:LISTED], *_ranked(explored, "isotropic")[:LISTED]]
+    listed = [trial for rule in explored.trials for trial in _ranked(explored, rule)[:LISTED]]
     columns = ["rule", objective_title(explored.objective), "low", "high", *[f"λ {name}" for name in explored.names]]
     columns += [f"{task} %" for task in explored.tasks]
     rows = [_listed(explored, trial) for trial in listed]
@@ -192,10 +191,10 @@ def _line(explored: Explored, trial: Trial, names: Sequence[str], *, is_best: bo
         x=list(names),
         y=list(trial.weights),
         mode="lines+markers",
-        name="best Fisher merge" if is_best else "next best",
+        name=f"best {TITLES[trial.rule]}" if is_best else "next best",
         showlegend=is_best,
         opacity=1.0 if is_best else 0.25 + 0.45 * share,
-        line={"color": COLOURS["fisher"] if is_best else "#0072B2", "width": 4 if is_best else 1.6},
+        line={"color": COLOURS[trial.rule] if is_best else OTHER_LINES, "width": 4 if is_best else 1.6},
         marker={"size": 9 if is_best else 6, "symbol": "circle"},
         customdata=[[pick_of(trial.weights), score]] * len(names),
         hovertemplate="<b>%{customdata[1]}</b><br>%{x}: λ %{y:.3f}",
@@ -203,9 +202,9 @@ def _line(explored: Explored, trial: Trial, names: Sequence[str], *, is_best: bo
 
 
 def search_picture(explored: Explored) -> Picture:
-    """The way of the search: what each merge gave, and the best so far, for both rules."""
+    """The way of the search: what each merge gave, and the best so far, by rule."""
     figure, rows = go.Figure(), []
-    for rule in reversed(RULES):
+    for rule in reversed(explored.trials):
         trials = explored.trials[rule]
         values = [100 * trial.score(explored.objective).value for trial in trials]
         numbers, best = list(range(1, len(values) + 1)), _running_best(values)

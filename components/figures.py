@@ -10,7 +10,7 @@ from functools import cache
 import plotly.graph_objects as go
 import plotly.io
 
-from components.style import COLOURS, MODEL_COLOURS, PATTERNS, TITLES
+from components.style import COLOURS, MODEL_COLOURS, PATTERNS, TITLES, ordered
 from merging.metrics import Score
 
 # Below this the page is a phone's: no numbers on bars, one heatmap beside the other no more.
@@ -25,6 +25,8 @@ SCORE_AXIS = {
     "fixedrange": True,
 }
 SCORE_HEIGHT_PX = 400
+# Bars of more methods are too narrow for numbers; on a phone each takes a line of the legend.
+MOST_NUMBERED, LEGEND_LINE_PX = 6, 20
 SCORE_LEGEND = {"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0}
 
 
@@ -43,7 +45,7 @@ def empty_score_figure() -> go.Figure:
 def score_figure(
     scores: Mapping[str, dict[str, Score]], singles: Mapping[str, dict[str, Score]], width_px: int
 ) -> dict[str, object]:
-    """Bars per task: the experts, isotropic averaging, the merge, the output ensemble, with 95 % intervals.
+    """Bars per task: the experts, each rule, the output ensemble, with 95 % intervals.
 
     A figure in Plotly's schema. Where several models can do a task with their own heads, each has a bar of its own in
     place of the experts' mean.
@@ -58,10 +60,11 @@ def score_figure(
             series.append((name, own, f"rgb({shade},{shade},{shade})", ""))
     elif "experts" in scores:
         series.append((TITLES["experts"], scores["experts"], COLOURS["experts"], PATTERNS["experts"]))
-    for method in ("isotropic", "fisher", "ensemble"):
-        if method in scores:
+    for method in ordered(scores):
+        if method != "experts":
             series.append((TITLES[method], scores[method], COLOURS[method], PATTERNS[method]))
     narrow = width_px < NARROW_PX
+    has_numbers = not narrow and len(series) <= MOST_NUMBERED
     layout = {
         "barmode": "group",
         "bargap": 0.22,
@@ -70,14 +73,14 @@ def score_figure(
         "xaxis": {"fixedrange": True, "tickfont": {"size": 13}, "automargin": True},
         "legend": SCORE_LEGEND,
         "template": _no_template(),
-        **_frame(SCORE_HEIGHT_PX, below=36),
+        **_frame(SCORE_HEIGHT_PX + (LEGEND_LINE_PX * max(0, len(series) - 4) if narrow else 0), below=36),
     }
     if len(tasks) > 1:
         # The means stand apart.
         line = {"width": 1, "dash": "dot", "color": "#888"}
         place = {"x0": len(tasks) - 0.5, "x1": len(tasks) - 0.5, "xref": "x", "y0": 0, "y1": 1, "yref": "y domain"}
         layout["shapes"] = [{"type": "line", "line": line, **place}]
-    return {"data": [_bars(name, own, tasks, *look, narrow) for name, own, *look in series], "layout": layout}
+    return {"data": [_bars(name, own, tasks, *look, has_numbers) for name, own, *look in series], "layout": layout}
 
 
 @cache
@@ -86,7 +89,7 @@ def _no_template() -> dict[str, object]:
 
 
 def _bars(
-    name: str, scores: Mapping[str, Score], tasks: Sequence[str], colour: str, pattern: str, narrow: bool
+    name: str, scores: Mapping[str, Score], tasks: Sequence[str], colour: str, pattern: str, has_numbers: bool
 ) -> dict[str, object]:
     own = [scores.get(task) for task in tasks]
     values = [None if score is None else 100 * score.value for score in own]
@@ -97,7 +100,7 @@ def _bars(
         values.append(None if None in values else sum(values) / len(values))
         above, below, groups = [*above, 0.0], [*below, 0.0], [*groups, MEAN]
         hover.append("mean over the tasks")
-    numbers = {} if narrow else {"text": ["" if value is None else f"{value:.0f}" for value in values]}
+    numbers = {} if not has_numbers else {"text": ["" if value is None else f"{value:.0f}" for value in values]}
     interval = {"type": "data", "symmetric": False, "array": above, "arrayminus": below}
     return {
         "type": "bar",
@@ -122,7 +125,7 @@ def _bars(
 def compared_figure(scores: dict[str, list[Score]], tasks: Sequence[str]) -> go.Figure:
     """Bars of two merges by task, with 95 % intervals."""
     bars = [
-        _bars(name, dict(zip(tasks, own, strict=True)), tasks, colour, pattern, narrow=True)
+        _bars(name, dict(zip(tasks, own, strict=True)), tasks, colour, pattern, has_numbers=False)
         for (name, own), colour, pattern in zip(scores.items(), MODEL_COLOURS, ("", "/"), strict=False)
     ]
     figure = go.Figure(bars)

@@ -6,20 +6,28 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from components.modes import require_open_to_all
+from components.rule_fields import BESIDE, NUMBERS, RULE, layer_weights_of
 from merging.documents import read_json
 from merging.errors import RecipeError, shown
 from merging.pools import Pool
-from merging.recipe import EvaluationSettings, FisherSettings, ModelEntry, Recipe
+from merging.recipe import COMPARISONS, EvaluationSettings, FisherSettings, ModelEntry, Recipe
 from merging.references import is_folder, short_name
+from merging.rules import RULES, RuleSettings
+from merging.rules.settings import DEFAULTS
 
 ROWS = 8
+# Fields before the sliders; and how many widgets there are in all.
+FIRST, WIDGETS = 12, 28
 # Between a checkpoint and a task that is not the checkpoint's own in its pool.
 WITH_TASK = " => "
 
 
 @dataclass(frozen=True)
 class Form:
-    """The values of the widgets, in the order in which events receive them; `weights` holds all eight sliders."""
+    """The values of the widgets, in the order in which events receive them; `weights` holds all eight sliders.
+
+    What comes after them may be left out by programs that know an older page.
+    """
 
     models: Sequence[str]
     heads: str
@@ -34,13 +42,29 @@ class Form:
     split: str
     base: str
     weights: tuple[float, ...]
+    rule: str = RULE
+    beside: Sequence[str] = BESIDE
+    scale: float = DEFAULTS.scale
+    damping: float = DEFAULTS.damping
+    shrinkage: float = DEFAULTS.shrinkage
+    density: float = DEFAULTS.density
+    prior: float = DEFAULTS.prior
+    layer_weights: str = ""
 
     @staticmethod
     def of(*values: object) -> "Form":
-        """From the widgets' values: the named fields, then the sliders. Who calls a page by its API may send anything."""
-        count = len(Form.__dataclass_fields__) - 1
-        models, heads, tasks, *others = values[:count]
-        return Form(texts(models), heads, texts(tasks), *others, weights=tuple(values[count : count + ROWS]))
+        """From the widgets' values: the first fields, the sliders, then how it is merged, or a part of that.
+
+        Who calls a page by its API may send anything.
+        """
+        (models, heads, tasks, *others), rules = values[:FIRST], list(values[FIRST + ROWS :])
+        rules[1:2] = [texts(one) for one in rules[1:2]]
+        return Form(texts(models), heads, texts(tasks), *others, tuple(values[FIRST : FIRST + ROWS]), *rules)
+
+    def values(self) -> list[object]:
+        """The widgets' values, in their order."""
+        own = [getattr(self, name) for name in Form.__dataclass_fields__]
+        return [*own[:FIRST], *self.weights, *own[FIRST + 1 :]]
 
 
 def recipe_of(form: Form, *, hosted: bool) -> Recipe:
@@ -69,6 +93,10 @@ def recipe_of(form: Form, *, hosted: bool) -> Recipe:
         heads=form.heads,
         device=form.device,
         base=form.base or None,
+        rule=form.rule,
+        compare=(*(rule for rule in form.beside if rule in RULES), *COMPARISONS[1:]),
+        settings=RuleSettings(**{name: _number(name, getattr(form, name)) for name in ("scale", *NUMBERS)}),
+        layer_weights=layer_weights_of(form.layer_weights),
     )
     if hosted:
         require_open_to_all(recipe)

@@ -1,5 +1,6 @@
 """Estimating: the buttons, the progress with its ETA, and the way to stop."""
 
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from merging.recipe import Recipe, preset_recipe
 POLL_S = 0.4
 # The page asks on for so long after a job's end: an answer about the job before may have come after the last one.
 LAST_LOOK_S = 1.0
+# Set once somebody has opened a page. Until then, for a while, what is put off waits.
+ASKED, UNASKED_S = threading.Event(), 20.0
 EVALUATING = "evaluating the single models and the ensemble"
 ON_THE_HUB = "This choice lies on the Hugging Face Hub: “Estimate Fisher” downloads it; the check says what that takes."
 
@@ -70,10 +73,12 @@ def first_recipe() -> Recipe:
     return preset_recipe(pool, pool.presets[0].name)
 
 
-def begin(recipe: Recipe) -> Job:
-    """Prepares a recipe in the background, or joins whoever is preparing the same one."""
+def begin(recipe: Recipe, *, put_off: bool = False) -> Job:
+    """Prepares a recipe in the background, or joins whoever is preparing the same one; `put_off` until somebody asks."""
 
     def work(on_progress: Callable[[float, str], None]) -> Estimated:
+        if put_off:
+            ASKED.wait(UNASKED_S)
         prepared = prepare(recipe, on_progress, limits=limits(), lender=lender())
         with timed(prepared.timings, "compare"):  # before others can wait for it
             prepared.fixed_predictions(recipe.evaluation.split, lambda: on_progress(1.0, EVALUATING))
@@ -98,6 +103,7 @@ def ensured(*values: object) -> list[object]:
 
 def polled(job_id: str) -> list[object]:
     """Where the job stands. While it is waited for, the visit's uploads, which it may be reading, are kept."""
+    ASKED.set()
     FOLDERS.used(visitor())
     return watched(REGISTRY.get(watched_job(pages.ESTIMATE, job_id)))
 
@@ -108,6 +114,8 @@ def stopped(job_id: str) -> list[object]:
 
 
 def _start(values: Sequence[object], *, again: bool) -> list[object]:
+    if again:
+        ASKED.set()
     form = Form.of(*values)
     if not form.models and not again:
         return watched(None)

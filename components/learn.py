@@ -9,7 +9,8 @@ import gradio as gr
 from components.form import Form, recipe_of
 from components.frames import Frame, create_frame, empty, framed
 from components.jobs import REGISTRY, Job
-from components.learn_figures import cost_picture, formula_html, gaussians_picture, quality_picture
+from components.learn_figures import cost_picture, quality_picture
+from components.learn_gaussians import formula_html, gaussians_picture, ladder_picture
 from components.learn_jobs import LearnJob, create_learn_job, job_and_frame, job_state
 from components.learn_lessons import LessonPanel, create_lessons
 from components.modes import is_hosted
@@ -19,18 +20,26 @@ from components.score_charts import DESKTOP_PX, NOT_PREPARED
 from components.store import STORE
 from components.tables import notice
 from merging.diagnostics.costs import measure_costs
-from merging.diagnostics.gaussians import Gaussian, optima
+from merging.diagnostics.gaussians import Gaussian
 from merging.diagnostics.quality import fisher_quality
 from merging.errors import MergingError, RecipeError
 from merging.recipe import Recipe
+from merging.rules.settings import DEFAULTS, RuleSettings
 
-GAUSSIANS, QUALITY, COSTS = "Two Gaussians", "Fisher quality against examples", "What it costs"
+GAUSSIANS, LADDER = "Two Gaussians", "The ladder from isotropic to full"
+QUALITY, COSTS = "Fisher quality against examples", "What it costs"
 CENTRES = ((1.0, 2.0), (3.0, 0.0))
 # F of the two models, along θ₁, along θ₂ and tilt, then λ of the first: two small regressions, whose merges are known.
 EXAMPLE = (2.0, 1.0, 0.0, 1.0, 2.0, 1.0, 0.5)
 UPRIGHT = (4.0, 0.5, 0.0, 0.5, 4.0, 0.0, 0.5)
 ALIKE = (1.0, 1.0, 0.0, 1.0, 1.0, 0.0, 0.5)
-PRESETS = {"Two regressions": EXAMPLE, "Each sure of one parameter": UPRIGHT, "Equally sure": ALIKE}
+CROSSED = (7.0, 6.0, 4.0, 2.0, 4.0, -2.5, 0.5)
+PRESETS = {
+    "Two regressions": EXAMPLE,
+    "Each sure of one parameter": UPRIGHT,
+    "Equally sure": ALIKE,
+    "Tilted against each other": CROSSED,
+}
 KEPT = 16
 MEASURE = {
     QUALITY: ("Measure the Fisher's quality", "Nothing is measured yet: press “Measure the Fisher's quality”."),
@@ -48,7 +57,9 @@ class Learn:
     gaussians_tab: gr.Tab
     sliders: list[gr.Slider]
     presets: list[gr.Button]
+    kept: list[gr.Slider]
     gaussians: Frame
+    ladder: Frame
     formula: gr.HTML
     quality_tab: gr.Tab
     quality_job: LearnJob
@@ -64,7 +75,7 @@ def create_learn() -> Learn:
         with gr.Tab("Lessons", id="lessons") as lessons_tab:
             lessons = create_lessons()
         with gr.Tab("Two Gaussians", id="gaussians") as gaussians_tab:
-            sliders, presets, gaussians, formula = _create_gaussians()
+            drawn = _create_gaussians()
         with gr.Tab("How many examples?", id="quality") as quality_tab:
             gr.Markdown(
                 "## How many examples does a Fisher need?\n"
@@ -85,16 +96,19 @@ def create_learn() -> Learn:
             )
             costs_job = create_learn_job(MEASURE[COSTS][0], "Stop measuring", "costs-progress")
             costs = create_frame(COSTS, "costs")
-    drawn = (gaussians_tab, sliders, presets, gaussians, formula)
-    return Learn(lessons_tab, lessons, *drawn, quality_tab, quality_job, quality, costs_tab, costs_job, costs)
+    return Learn(
+        lessons_tab, lessons, gaussians_tab, *drawn, quality_tab, quality_job, quality, costs_tab, costs_job, costs
+    )
 
 
-def _create_gaussians() -> tuple[list[gr.Slider], list[gr.Button], Frame, gr.HTML]:
+def _create_gaussians() -> tuple[list[gr.Slider], list[gr.Button], list[gr.Slider], Frame, Frame, gr.HTML]:
     gr.Markdown(
         "## Why weigh by the Fisher\n"
         "Two models with two parameters each. An ellipse is where a model is equally unhappy: narrow across a direction that it "
         "is sure of, long along one that it does not care about. Its <b>precision</b> is its Fisher information: how fast it "
-        "gets unhappy. Move the precisions and see where each way of merging lands."
+        "gets unhappy. Move the precisions and see where each way of merging lands, and what each step of the ladder gains: "
+        "isotropic merging knows no precision, the diagonal those along θ₁ and θ₂, K-FAC a part of the tilt as well, "
+        "the full Fisher all of it."
     )
     sliders = []
     with gr.Row():
@@ -107,10 +121,18 @@ def _create_gaussians() -> tuple[list[gr.Slider], list[gr.Button], Frame, gr.HTM
             sliders.append(_slider("λ of model 1", 0, 1, EXAMPLE[-1], step=0.05))
             with gr.Row():
                 presets = [gr.Button(name, size="sm", min_width=120) for name in PRESETS]
+            kept = [
+                _slider("K-FAC: off-diagonals kept α", 0, 1, DEFAULTS.shrinkage, step=0.05),
+                _slider("K-FAC: damping δ", 0, 1, DEFAULTS.damping, step=0.01),
+            ]
         with gr.Column(scale=3, min_width=300):
             frame = create_frame(GAUSSIANS, "gaussians")
+    with gr.Row():
+        with gr.Column(min_width=300):
+            ladder = create_frame(LADDER, "ladder")
+        with gr.Column(min_width=300):
             formula = gr.HTML(elem_id="gaussians-formula")
-    return sliders, presets, frame, formula
+    return sliders, presets, kept, frame, ladder, formula
 
 
 def _slider(label: str, low: float, high: float, value: float, step: float = 0.1) -> gr.Slider:
@@ -118,15 +140,15 @@ def _slider(label: str, low: float, high: float, value: float, step: float = 0.1
 
 
 def drawn(*values: object) -> list[object]:
-    """The two Gaussians at the sliders' values: sentence, figure, numbers, formula."""
+    """The two Gaussians at the sliders' values: sentence, figure, numbers, formula; then the ladder's first three."""
     try:
         numbers = [_number(value) for value in values]
         models = [Gaussian(CENTRES[index], *numbers[3 * index : 3 * index + 3]) for index in (0, 1)]
-        weights = [numbers[6], 1 - numbers[6]]
-        point = optima(models, weights)["diagonal"].point
-        return [*framed(gaussians_picture(models, weights), GAUSSIANS), formula_html(models, weights, point)]
+        about = (models, [numbers[6], 1 - numbers[6]], RuleSettings(shrinkage=numbers[7], damping=numbers[8]))
+        picture, steps = gaussians_picture(*about), ladder_picture(*about)
+        return [*framed(picture, GAUSSIANS), formula_html(*about), *framed(steps, LADDER)]
     except MergingError as problem:
-        return [notice(str(problem), "error"), *[gr.skip()] * 3]
+        return [notice(str(problem), "error"), *[gr.skip()] * 6]
 
 
 def measured(what: str, width_px: float, *values: object) -> list[object]:

@@ -60,11 +60,12 @@ def _wire_lessons(parts: Parts) -> None:
 
 def _wire_gaussians(parts: Parts) -> None:
     tab = parts.learn
-    picture = {"inputs": tab.sliders, "outputs": [*tab.gaussians.outputs(), tab.formula]}
+    sliders = [*tab.sliders, *tab.kept]
     gr.on(
-        [tab.gaussians_tab.select, *(slider.change for slider in tab.sliders)],
+        [tab.gaussians_tab.select, *(slider.change for slider in sliders)],
         learn.drawn,
-        **picture,
+        sliders,
+        [*tab.gaussians.outputs(), tab.formula, *tab.ladder.outputs()],
         api_name="draw_gaussians",
         **WATCH,
     )

@@ -1,7 +1,7 @@
-"""The Learn tab's own pictures: two Gaussians, the quality of a Fisher, what everything costs."""
+"""The Learn tab's measurements: the quality of a Fisher, what everything costs."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
@@ -10,117 +10,10 @@ from components.figures import NARROW_PX, _finished, _plain
 from components.picture import Picture
 from components.style import COLOURS, MODEL_COLOURS, PATTERNS
 from merging.diagnostics.costs import Cost, Costs
-from merging.diagnostics.gaussians import Gaussian, Optimum, ellipse, loss_at, optima, total_fisher
 from merging.diagnostics.quality import FisherQuality
-from merging.merge import normalised_weights
 
-# T2's two models and three optima lie well inside.
-X_RANGE, Y_RANGE = (-1.5, 5.5), (-2.5, 4.5)
-LEVELS = (0.5, 2.0)
-REACH = 20.0
-MODEL_STYLES = (("#E69F00", "solid", "circle"), ("#CC79A7", "dash", "circle-open"))
-RULE_STYLES = {
-    "isotropic": ("isotropic", COLOURS["isotropic"], "square"),
-    "diagonal": ("diagonal Fisher", COLOURS["fisher"], "diamond"),
-    "full": ("full Fisher", COLOURS["ensemble"], "star"),
-}
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "solid", "dash")
 SYMBOLS = ("circle", "square", "diamond", "cross", "triangle-up", "x", "star", "pentagon")
-
-
-def gaussians_picture(models: Sequence[Gaussian], weights: Sequence[float]) -> Picture:
-    """Both models' ellipses, the three optima, and dotted through each optimum all points of the same loss."""
-    found, lambdas = optima(models, weights), normalised_weights(weights, count=len(models))
-    figure = go.Figure()
-    total = len(models) * total_fisher(models, lambdas)
-    least = found["full"]
-    for rule in ("diagonal", "isotropic"):
-        gap = found[rule].loss - least.loss
-        if gap > 1e-9 and not least.unanswered:
-            points = ellipse(least.point, total, gap, reach=REACH)
-            line = {"color": "#888", "width": 1, "dash": "dot"}
-            figure.add_trace(_line(points, line, f"same loss: {found[rule].loss:.3g}"))
-    for index, model in enumerate(models):
-        colour, dash, symbol = MODEL_STYLES[index]
-        for level in LEVELS:
-            points = ellipse(model.centre, model.fisher, level, reach=REACH)
-            figure.add_trace(_line(points, {"color": colour, "width": 2, "dash": dash}, f"model {index + 1}"))
-        figure.add_trace(
-            _marker(f"model {index + 1}", model.centre, colour, symbol, loss_at(models, lambdas, model.centre))
-        )
-    for rule, (name, colour, symbol) in RULE_STYLES.items():
-        figure.add_trace(_marker(name, found[rule].point, colour, symbol, found[rule].loss, size=15))
-    axis = {"zeroline": False, "fixedrange": True, "constrain": "domain"}
-    figure.update_layout(
-        xaxis={**axis, "range": X_RANGE, "title": "θ₁", "dtick": 1},
-        yaxis={**axis, "range": Y_RANGE, "title": "θ₂", "dtick": 1, "scaleanchor": "x"},
-        legend={"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0},
-    )
-    rows = [(RULE_STYLES[rule][0], *own.point, own.loss, _silent(own) or "–") for rule, own in found.items()]
-    columns = ("rule", "θ₁", "θ₂", "loss", "no answer for")
-    return Picture(_finished(figure, height=470, below=56), _gaussian_sentence(models, found), columns, rows)
-
-
-def _line(points, line: Mapping[str, object], name: str) -> go.Scatter:
-    x, y = points[:, 0], points[:, 1]
-    return go.Scatter(x=x, y=y, mode="lines", line=line, name=name, showlegend=False, hoverinfo="name")
-
-
-def _marker(name: str, point: Sequence[float], colour: str, symbol: str, loss: float, size: int = 10) -> go.Scatter:
-    return go.Scatter(
-        x=[point[0]],
-        y=[point[1]],
-        mode="markers",
-        name=name,
-        marker={"color": colour, "size": size, "symbol": symbol, "line": {"width": 1.5, "color": "#444"}},
-        hovertemplate=f"{name}: (%{{x:.3f}}, %{{y:.3f}})<br>loss {loss:.4g}<extra></extra>",
-    )
-
-
-def _silent(own: Optimum) -> str:
-    return " and ".join(f"θ{'₁₂'[index - 1]}" for index in own.unanswered)
-
-
-def _gaussian_sentence(models: Sequence[Gaussian], found: Mapping[str, Optimum]) -> str:
-    parts = [
-        f"{RULE_STYLES[rule][0]} lands at ({found[rule].point[0]:.2f}, {found[rule].point[1]:.2f}) with a loss of "
-        f"{found[rule].loss:.2f}"
-        for rule in ("full", "diagonal", "isotropic")
-    ]
-    text = f"The {parts[0]}, the least there is; {parts[1]}; {parts[2]}."
-    for number, model in enumerate(models, start=1):
-        if abs(model.tilt) > model.largest_tilt + 1e-9:
-            text += (
-                f" Model {number}'s tilt cannot be more than √(F₁₁F₂₂) = {model.largest_tilt:.2f}, which the picture uses: "
-                "there its ellipse is a line, and along it the model does not care."
-            )
-    for rule in ("diagonal", "full"):
-        if found[rule].unanswered:
-            text += (
-                f" The {RULE_STYLES[rule][0]} has no answer for {_silent(found[rule])}: no model's data say anything there. "
-                "A merge then takes the plain mean."
-            )
-    return text
-
-
-def formula_html(models: Sequence[Gaussian], weights: Sequence[float], point: Sequence[float]) -> str:
-    """θ*ⱼ = Σ λᵢFᵢⱼθᵢⱼ / Σ λᵢFᵢⱼ with the numbers of both coordinates filled in."""
-    lambdas = normalised_weights(weights, count=len(models))
-    lines = []
-    for axis, name in enumerate("₁₂"):
-        diagonal = [model.fisher[axis, axis] for model in models]
-        above = " + ".join(
-            f"{w:.2g}·{f:.3g}·{model.centre[axis]:g}" for w, f, model in zip(lambdas, diagonal, models, strict=True)
-        )
-        below = " + ".join(f"{w:.2g}·{f:.3g}" for w, f in zip(lambdas, diagonal, strict=True))
-        has_answer = sum(w * f for w, f in zip(lambdas, diagonal, strict=True)) > 0
-        end = f"{point[axis]:.4f}" if has_answer else "no answer (0/0): the mean, " + f"{point[axis]:.4f}"
-        lines.append(
-            f'<div class="studio-formula">θ*{name} = <span class="fraction"><span>{above}</span><span>{below}</span>'
-            f"</span> = <b>{end}</b></div>"
-        )
-    caption = "λ · F · θ of each model, for each parameter by itself: this is the diagonal Fisher merge."
-    return f'{"".join(lines)}<p class="studio-source">{caption}</p>'
 
 
 def quality_picture(quality: FisherQuality) -> Picture:

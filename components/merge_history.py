@@ -14,12 +14,13 @@ from components.visits import LONGEST_NAME, VISITS, Merge
 from merging.errors import MergingError
 from merging.metrics import paired_test
 from merging.references import short_name
+from merging.rules import RULES
 
 NAME = "Merges of this visit"
 COMPARED = "Two merges compared"
 EMPTY = "Nothing here yet: “Merge and evaluate” keeps the merge that the chart shows."
 TWO = "Choose two merges to compare them task by task."
-COLUMNS = ("name", "split", "Fisher merge, %", "isotropic, %", "λ")
+COLUMNS = ("name", "rule", "split", "mean, %", "isotropic, %", "λ")
 
 
 @dataclass(frozen=True)
@@ -75,10 +76,10 @@ def listed(visit: str) -> list[object]:
         return [*empty(EMPTY), gr.update(choices=[], value=None), gr.update(choices=[], value=None)]
     names = [merge.name for merge in merges]
     rows = [_row(merge) for merge in reversed(merges)]
-    best = max(merges, key=lambda merge: merge.means["fisher"])
+    best = max(merges, key=lambda merge: merge.means[merge.recipe.rule])
     picture = Picture(
         None,
-        f"{len(merges)} kept, the newest first. The highest mean is that of “{best.name}”: {100 * best.means['fisher']:.1f} % "
+        f"{len(merges)} kept, the newest first. The highest mean is that of “{best.name}”: {100 * best.means[best.recipe.rule]:.1f} % "
         f"on {best.recipe.evaluation.split}.",
         COLUMNS,
         rows,
@@ -122,10 +123,11 @@ def compared(visit: str, first: str | None, second: str | None) -> list[object]:
     columns = ("task", f"{one.name}, %", f"{two.name}, %", "difference, points", "McNemar p")
     by_name = {merge.name: [merge.scores[key] for key in common] for merge in (one, two)}
     figure = compared_figure(by_name, [one.titles[key] for key in common])
-    return framed(Picture(figure, sentence, columns, rows, "Fisher merges, accuracy."), COMPARED)
+    return framed(Picture(figure, sentence, columns, rows, "Merges, accuracy."), COMPARED)
 
 
 def _row(merge: Merge) -> tuple[object, ...]:
     weights = ", ".join(f"{short_name(entry.checkpoint)} {entry.weight:.3g}" for entry in merge.recipe.models)
-    means = [100 * merge.means[method] if method in merge.means else None for method in ("fisher", "isotropic")]
-    return (merge.name, merge.recipe.evaluation.split, *means, weights)
+    rule = merge.recipe.rule
+    means = [100 * merge.means[method] if method in merge.means else None for method in (rule, "isotropic")]
+    return (merge.name, RULES[rule].title, merge.recipe.evaluation.split, *means, weights)

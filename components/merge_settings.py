@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import gradio as gr
 
-from merging.merge import NORMALISATIONS, ZERO_RULES
 from merging.recipe import EvaluationSettings, FisherSettings
+from merging.scales import NORMALISATIONS
+from merging.weights import ZERO_RULES
 
 SETTINGS = FisherSettings()
 

@@ -9,11 +9,14 @@ from components.form import ROWS, model_choices, model_name, model_value, task_o
 from components.links import read_link
 from components.modes import is_hosted, require_open_to_all
 from components.pool_picker import EXAMPLES, preset_choices
+from components.rule_fields import NUMBERS, SCALE_LIMIT, layer_weights_text
 from components.weight_sliders import rows_for, set_to
 from merging.devices import resolve_device
 from merging.errors import RecipeError
 from merging.pools import open_pool
 from merging.recipe import Recipe
+from merging.rules import RULES
+from merging.rules.settings import DEFAULTS
 from merging.zoo import names as zoo_names
 
 TABS = ("merge", "inspect", "explore", "learn", "export")
@@ -21,7 +24,7 @@ TABS = ("merge", "inspect", "explore", "learn", "export")
 
 def form_updates(recipe: Recipe, known_models: list[tuple[str, str]]) -> list[object]:
     """A recipe as values of the widgets: models, heads, tasks, labels, examples, seed, floor, normalise, zero rule,
-    device, split, base, then the sliders. `known_models` are the entries of the list of models, (title, value).
+    device, split, base, then the sliders, then rules and their settings. `known_models` are the entries of the list of models, (title, value).
 
     Raises: RecipeError for a recipe that the page cannot show; DeviceError.
     """
@@ -51,6 +54,10 @@ def form_updates(recipe: Recipe, known_models: list[tuple[str, str]]) -> list[ob
         recipe.evaluation.split,
         recipe.base or "",
         *rows,
+        recipe.rule,
+        [name for name in recipe.compare if name in RULES],
+        *(getattr(recipe.settings, name) for name in ("scale", *NUMBERS)),
+        layer_weights_text(recipe.layer_weights),
     ]
 
 
@@ -100,10 +107,12 @@ def _require_shown(recipe: Recipe) -> None:
     """Raises: MergingError for a recipe that the page's widgets cannot hold, or whose device is not here."""
     examples = recipe.fisher.examples
     few = examples != "all" and EXAMPLES[0] <= examples <= EXAMPLES[1]
-    if recipe.rule != "fisher" or not few or recipe.evaluation.examples != "all" or len(recipe.models) > ROWS:
+    settings = recipe.settings
+    fits = settings.scale <= SCALE_LIMIT and settings.seed == DEFAULTS.seed
+    if not few or not fits or recipe.evaluation.examples != "all" or len(recipe.models) > ROWS:
         raise RecipeError(
-            f"The page cannot show this recipe: expected rule: fisher, {EXAMPLES[0]} to {EXAMPLES[1]} Fisher examples, "
-            f"evaluation examples: all and at most {ROWS} models, got {recipe.rule}, {examples}, "
-            f"{recipe.evaluation.examples} and {len(recipe.models)} models. Use the command line."
+            f"The page cannot show this recipe: expected {EXAMPLES[0]} to {EXAMPLES[1]} Fisher examples, evaluation examples: all, "
+            f"at most {ROWS} models, a scale of at most {SCALE_LIMIT:g} and the rules' seed {DEFAULTS.seed}, got {examples}, "
+            f"{recipe.evaluation.examples}, {len(recipe.models)} models, {settings.scale:g} and {settings.seed}. Use the command line."
         )
     resolve_device(recipe.device)

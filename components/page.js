@@ -6,11 +6,62 @@
   const send = window.fetch;
   let takenUp = Promise.resolve();
   window.fetch = (url, ...others) => {
-    if (!String(url?.url ?? url).includes("/queue/join")) return send(url, ...others);
-    const answer = takenUp.then(() => send(url, ...others));
-    const read = answer.then((response) => response.clone().text()).catch(() => {});
-    takenUp = Promise.race([read, new Promise((end) => setTimeout(end, LONGEST_WAIT_MS))]);
+    const address = String(url?.url ?? url);
+    if (address.includes("/queue/data")) return streamed(() => send(url, ...others));
+    if (!address.includes("/queue/join")) return send(url, ...others);
+    const answer = takenUp.then(() => send(url, ...others)).then(noted);
+    takenUp = Promise.race([answer.catch(() => {}), new Promise((end) => setTimeout(end, LONGEST_WAIT_MS))]);
     return answer;
+  };
+
+  // The answers come by a stream, which the server closes once it has sent all that it knows of. A request that is taken
+  // up just then would wait for ever, since the page still takes that stream for open; and a stream that is opened for an
+  // answer which the one before has brought would never be closed. So it is kept here who waits: a stream goes on while
+  // anybody does, and is closed at once where nobody does.
+  const waiting = new Set(), answered = new Set();
+  const CLOSE = 'data: {"msg":"close_stream"}';
+  const noted = async (response) => {
+    const { event_id: id } = await response.clone().json().catch(() => ({}));
+    if (id && !answered.delete(id)) waiting.add(id);
+    return response;
+  };
+  const streamed = async (open) => {
+    const first = waiting.size ? await open() : new Response(`${CLOSE}\n\n`);
+    if (!first.ok || !first.body) return first;
+    const messages = told(first, open), encoder = new TextEncoder();
+    const body = new ReadableStream({
+      async pull(stream) {
+        const { done, value } = await messages.next();
+        if (done) stream.close();
+        else stream.enqueue(encoder.encode(`${value}\n\n`));
+      },
+    });
+    return new Response(body, { headers: first.headers });
+  };
+  const told = async function* (first, open) {
+    for (let response = first; response.ok; response = await open()) {
+      let isClosed = false;
+      for await (const message of messagesOf(response.body)) {
+        const [, kind] = message.match(/"msg": ?"(\w+)"/) ?? [], [, id] = message.match(/"event_id": ?"(\w+)"/) ?? [];
+        if (kind === "process_completed" && !waiting.delete(id)) answered.add(id);
+        isClosed = kind === "close_stream";
+        if (!isClosed) yield message;
+      }
+      if (!isClosed || !waiting.size) break;
+    }
+    waiting.clear();
+    yield CLOSE;
+  };
+  const messagesOf = async function* (body) {
+    const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+    let rest = "";
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) return;
+      const messages = (rest + value).split("\n\n");
+      rest = messages.pop();
+      yield* messages;
+    }
   };
 
   const save = (text, type, name) => {
@@ -29,7 +80,8 @@
   const csv = (table) =>
     [...table.rows]
       .map((row) => [...row.cells].filter((cell) => !cell.classList.contains("pick")))
-      .map((cells) => cells.map((cell) => quoted(harmless(cell.dataset.value ?? cell.innerText.trim()))).join(","))
+      // Not innerText: where the table is folded, that is empty.
+      .map((cells) => cells.map((cell) => quoted(harmless(cell.dataset.value ?? cell.textContent.trim()))).join(","))
       .join("\r\n");
 
   // The numbers of the frame "x" stand in "x-numbers" (or say whose they are), its figure in "x", what is picked goes to "x-picked".

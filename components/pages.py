@@ -7,7 +7,7 @@ since; so the server remembers, by the page's session, and older answers say not
 import re
 import threading
 import uuid
-from collections import OrderedDict, defaultdict
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,6 +25,28 @@ ESTIMATE, SEARCH, LESSONS = "estimate", "search", "lessons"
 Answer = TypeVar("Answer", bound=Callable)
 
 
+class Turns:
+    """One after the other in the order of asking, which a lock does not keep."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._asking: deque[object] = deque()
+
+    @contextmanager
+    def next(self) -> Iterator[None]:
+        """Inside, no other is; unless this has waited long: nobody holds up all threads."""
+        own = object()
+        with self._changed:
+            self._asking.append(own)
+            self._changed.wait_for(lambda: self._asking[0] is own, LONGEST_WAIT_S)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._asking.remove(own)
+                self._changed.notify_all()
+
+
 @dataclass
 class Page:
     """One open page: its visit, the ids of the jobs that it watches by panel, the number of its latest picture."""
@@ -32,7 +54,7 @@ class Page:
     visit: str
     jobs: dict[str, str] = field(default_factory=dict)
     picture: int = 0
-    turns: defaultdict[str, threading.Lock] = field(default_factory=lambda: defaultdict(threading.Lock))
+    turns: defaultdict[str, Turns] = field(default_factory=lambda: defaultdict(Turns))
 
 
 class Pages:
@@ -89,19 +111,15 @@ class Pages:
 
     @contextmanager
     def turn(self, session: str | None, panel: str) -> Iterator[None]:
-        """Inside, no other event of the page's panel is answered, unless it has waited long: nobody holds up all threads."""
+        """Inside, no other event of the page's panel is answered: see `Turns`."""
         page = self._pages.get(session)
         if page is None:
             yield
             return
         with self._lock:
             own = page.turns[panel]
-        is_ours = own.acquire(timeout=LONGEST_WAIT_S)
-        try:
+        with own.next():
             yield
-        finally:
-            if is_ours:
-                own.release()
 
 
 PAGES = Pages()

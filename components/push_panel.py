@@ -1,11 +1,8 @@
 """Pushing the merged model to the Hugging Face Hub, under the Export tab: by a token on one's own machine, on a Space in the
 name of whoever has signed in.
-
-Gradio keeps the login in a signed cookie of the visitor's browser and hands the token to the one event that asks for it.
 """
 
 import logging
-import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,11 +12,12 @@ import gradio as gr
 
 from components import logs
 from components.form import Form, recipe_of
+from components.login import has_login, signed_in
 from components.modes import is_hosted, require_own_machine
 from components.score_charts import NOT_PREPARED
 from components.store import live_result
 from components.tables import notice
-from merging.errors import MergingError
+from merging.errors import ExportError, MergingError
 from merging.export import export
 from merging.publish import push
 
@@ -42,11 +40,6 @@ class PushPanel:
 SIGN_IN = "Nothing was pushed: expected you to be signed in, got a visitor without a login. Press “Sign in with Hugging Face”."
 
 
-def has_login() -> bool:
-    """Whether visitors can sign in: on a Space with `hf_oauth: true`, nowhere else."""
-    return is_hosted() and os.environ.get("SYSTEM") == "spaces" and bool(os.environ.get("OAUTH_CLIENT_ID"))
-
-
 def create_push_panel() -> PushPanel:
     """Not on a hosted page where nobody can sign in."""
     with gr.Accordion("Push to the Hugging Face Hub", open=False, visible=has_login() or not is_hosted()):
@@ -67,33 +60,28 @@ def create_push_panel() -> PushPanel:
 
 
 def pushed(repository: str, token: str, private: bool, *values: object) -> list[str]:
-    """Exports what the page shows and pushes it: notice, and an empty field for the token."""
+    """Exports what the page shows and pushes it: notice, and an empty field for the token.
+
+    Where visitors sign in it is pushed in their name; `token`, which nobody is asked for there, is not looked at.
+    """
     try:
-        require_own_machine()
-    except MergingError as problem:
-        return [notice(str(problem), "error"), ""]
-    return _pushed(repository, (token or "").strip() or None, private, values)
-
-
-def pushed_by_visitor(
-    login: gr.OAuthToken | None, repository: str, token: str, private: bool, *values: object
-) -> list[str]:
-    """The same in the name of whoever has signed in; `token`, which nobody is asked for here, is not looked at."""
-    if login is None or not login.token:
-        return [notice(SIGN_IN, "error"), ""]
-    return _pushed(repository, login.token, private, values)
-
-
-def _pushed(repository: str, token: str | None, private: bool, values: Sequence[object]) -> list[str]:
-    try:
-        result = live_result(recipe_of(Form.of(*values), hosted=is_hosted()))
-        if result is None:
-            return [notice(NOT_PREPARED), ""]
-        with tempfile.TemporaryDirectory(prefix="pushing-") as folder:
-            merged = export(result, Path(folder) / "merged")
-            address = push(merged, (repository or "").strip(), token=token, private=bool(private))
+        if not has_login():
+            require_own_machine()
+            return _pushed(repository, (token or "").strip() or None, private, values)
+        if (visitor := signed_in()) is None:
+            raise ExportError(SIGN_IN)
+        return _pushed(repository, visitor.token, private, values)
     except MergingError as problem:
         logs.event("push_failed", logging.WARNING, problem=problem)
         return [notice(str(problem), "error"), ""]
+
+
+def _pushed(repository: str, token: str | None, private: bool, values: Sequence[object]) -> list[str]:
+    result = live_result(recipe_of(Form.of(*values), hosted=is_hosted()))
+    if result is None:
+        return [notice(NOT_PREPARED), ""]
+    with tempfile.TemporaryDirectory(prefix="pushing-") as folder:
+        merged = export(result, Path(folder) / "merged")
+        address = push(merged, (repository or "").strip(), token=token, private=bool(private))
     logs.event("pushed", private=bool(private))
     return [notice(f"The merged model is at {address}.", "good"), ""]

@@ -12,7 +12,8 @@ LONGEST_WAIT_S = 2.0
 # One hand rests now and then. Where many visitors' hands never do, all work goes on side by side.
 PATIENCE_S = 10.0
 CROWDED_WAIT_S = 0.02
-# Merges of small models are many short steps in Python: one after the other they are done sooner than side by side.
+# Merges of small models are many short steps in Python: one after the other they are done sooner than side by side. Those of
+# a moving hand, which are short, do not stand behind the others.
 AT_ONCE = 1
 
 
@@ -21,21 +22,21 @@ class RightOfWay:
 
     def __init__(self, quiet_s: float = QUIET_S, patience_s: float = PATIENCE_S) -> None:
         self._changed = threading.Condition()
-        self._turns = threading.BoundedSemaphore(AT_ONCE)
+        self._turns = {moving: threading.BoundedSemaphore(AT_ONCE) for moving in (True, False)}
         self._live = 0
         self._quiet_s, self._patience_s = quiet_s, patience_s
         self._free_s = 0.0
         self._busy_since_s = 0.0
 
     @contextmanager
-    def taken(self) -> Iterator[None]:
-        """For the time of live work, once it is its turn."""
+    def taken(self, *, moving: bool = False) -> Iterator[None]:
+        """For the time of live work, once it is its turn; what a `moving` hand waits for has turns of its own."""
         with self._changed:
             if not self._live and (now := time.monotonic()) >= self._free_s:
                 self._busy_since_s = now
             self._live += 1
         try:
-            with self._turns:
+            with self._turns[moving]:
                 yield
         finally:
             with self._changed:

@@ -5,11 +5,15 @@ from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 
+from components.form import needs_download
 from components.right_of_way import LIVE
 from merging.pipeline import Result, evaluate
 from merging.prepared import Prepared
-from merging.recipe import EvaluationSettings, FisherSettings, Recipe
+from merging.readers import account
+from merging.recipe import COMPARISONS, EvaluationSettings, FisherSettings, Recipe
+from merging.rules import RuleSettings
 
 LIMIT_BYTES = 4 * 1024**3
 # What the evaluation of a merge may take while its slider moves; what takes longer is looked at on fewer rows first.
@@ -19,13 +23,25 @@ LARGEST_SAMPLE = 2 / 3
 FEWEST_ROWS = 32
 
 
-def preparation_key(recipe: Recipe) -> str:
-    """Equal for recipes that need the same models and Fishers: without weights and all that is applied live."""
+# What rules take of an estimate, by one that takes as much: nothing, Fishers, Fishers with Kronecker factors.
+LEVELS = ("isotropic", "fisher", "kfac")
+
+
+def preparation_key(recipe: Recipe, level: str | None = None) -> str:
+    """Equal for recipes that need the same models and Fishers: without weights and all that is applied live.
+
+    Of rules it only counts how much of an estimate they take; `level` asks for another one of `LEVELS`. What is read of
+    the Hub in the name of an account is that account's alone.
+    """
     live = FisherSettings()
     fisher = replace(recipe.fisher, floor=live.floor, normalise=live.normalise, zero_rule=live.zero_rule)
     evaluation = EvaluationSettings(examples=recipe.evaluation.examples, tasks=recipe.evaluation.tasks)
-    bare = replace(recipe, fisher=fisher, evaluation=evaluation, rule="fisher", base=None)
-    return repr(bare.with_weights([1.0] * len(recipe.models)))
+    rule = level or LEVELS[_level(recipe)]
+    plain = {"settings": RuleSettings(), "layer_weights": {}, "compare": COMPARISONS, "base": None}
+    bare = replace(recipe, fisher=fisher, evaluation=evaluation, rule=rule, **plain)
+    owner = account()
+    owner = owner if owner and needs_download(recipe) else ""  # on one's own machine no folder is looked at
+    return f"{owner} {bare.with_weights([1.0] * len(recipe.models))!r}"
 
 
 class Store:
@@ -39,9 +55,9 @@ class Store:
         self._samples: dict[str, Prepared] = {}
 
     def get(self, recipe: Recipe) -> Prepared | None:
-        """What is prepared for this recipe, or None."""
-        key = preparation_key(recipe)
+        """What is prepared for this recipe, or for one that takes more of an estimate; or None."""
         with self._lock:
+            key = self._key(recipe)
             if key in self._kept:
                 self._kept.move_to_end(key)
             return self._kept.get(key)
@@ -58,20 +74,22 @@ class Store:
                 del self._results[dropped]
                 self._samples.pop(dropped, None)
 
-    def live_result(self, recipe: Recipe, *, between: Callable[[], None] | None = None) -> Result | None:
+    def live_result(
+        self, recipe: Recipe, *, between: Callable[[], None] | None = None, moving: bool = False
+    ) -> Result | None:
         """The merge at the recipe's weights and settings, from what is prepared; None where nothing is.
 
         The last result of each is kept: chart, export and the visit's history show the same one. With `between`, which
         is called between batches and may raise Cancelled, it is no live work: others go first.
         """
-        key = preparation_key(recipe)
         with self._lock:
+            key = self._key(recipe)
             prepared, last = self._kept.get(key), self._results.get(key)
             if prepared is not None:
                 self._kept.move_to_end(key)
         if prepared is None or (last is not None and last.recipe == recipe):
             return last
-        with nullcontext() if between else LIVE.taken():
+        with nullcontext() if between else LIVE.taken(moving=moving):
             result = evaluate(prepared, recipe, between=between)
         with self._lock:
             if self._kept.get(key) is prepared:
@@ -83,12 +101,12 @@ class Store:
 
         A sample's result says so in its recipe's `evaluation.examples`, and is not kept.
         """
-        key = preparation_key(recipe)
         with self._lock:
+            key = self._key(recipe)
             prepared, last, sample = self._kept.get(key), self._results.get(key), self._samples.get(key)
         rows = None if prepared is None or last is None or last.recipe == recipe else _rows_in_time(last)
         if rows is None:
-            return self.live_result(recipe)
+            return self.live_result(recipe, moving=last is not None)  # the first one takes longer than a move
         # A sample is kept until it is far from what fits: its single models and ensemble are evaluated anew.
         if sample is None or not rows / 2 <= sample.recipe.evaluation.examples <= 2 * rows:
             sample = prepared.sampled(rows)
@@ -96,11 +114,26 @@ class Store:
                 if self._kept.get(key) is prepared:
                     self._samples[key] = sample
         examples = sample.recipe.evaluation.examples
-        with LIVE.taken():
+        with LIVE.taken(moving=True):
             return evaluate(sample, replace(recipe, evaluation=replace(recipe.evaluation, examples=examples)))
+
+    def _key(self, recipe: Recipe) -> str:
+        """Where what serves this recipe is kept: its own key, else that of a larger estimate."""
+        keys = [preparation_key(recipe, level) for level in LEVELS[_level(recipe) :]]
+        return next((key for key in keys if key in self._kept), keys[0])
+
+    def folders(self) -> set[Path]:
+        """Where the checkpoints of what is prepared lie."""
+        with self._lock:
+            checkpoints = [one for prepared in self._kept.values() for one in prepared.checkpoints]
+        return {one.folder for one in [*checkpoints, *(own.base for own in checkpoints if own.base)]}
 
 
 STORE = Store()
+
+
+def _level(recipe: Recipe) -> int:
+    return recipe.needs_fishers + recipe.needs_factors
 
 
 def live_result(recipe: Recipe) -> Result | None:

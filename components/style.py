@@ -1,6 +1,9 @@
 """Colours, fonts and the few lines of CSS that the stock theme lacks."""
 
+from collections.abc import Iterable
 from pathlib import Path
+
+from merging.rules import RULES
 
 PAGE_JS = Path(__file__).with_name("page.js")
 # Okabe & Ito 2008: told apart with every common colour vision; each also has a pattern of its own.
@@ -17,6 +20,50 @@ TITLES = {
     "fisher": "Fisher merge",
     "ensemble": "output ensemble",
 }
+# The rules that may stand beside these: the same eight colours, a pattern each where two share one.
+COLOURS |= {
+    "kfac": "#0072B2",
+    "regmean": "#E69F00",
+    "regmean_weighted": "#E69F00",
+    "row": "#CC79A7",
+    "ugm": "#F0E442",
+    "task_arithmetic": "#009E73",
+    "ties": "#CC79A7",
+    "dare": "#F0E442",
+    "slerp": "#0072B2",
+}
+PATTERNS |= {
+    "kfac": "",
+    "regmean": "",
+    "regmean_weighted": "/",
+    "row": "",
+    "ugm": "",
+    "task_arithmetic": "",
+    "ties": "\\",
+    "dare": ".",
+    "slerp": "|",
+}
+TITLES |= {name: rule.title for name, rule in RULES.items() if name not in TITLES}
+# Of points and lines: each method has a symbol of its own, and no two of one colour the same dash.
+SYMBOLS = {"experts": "star", "isotropic": "square", "fisher": "circle", "ensemble": "x", "kfac": "diamond"}
+SYMBOLS |= {"regmean": "triangle-down", "regmean_weighted": "pentagon", "row": "triangle-up", "ugm": "hexagon"}
+SYMBOLS |= {"task_arithmetic": "cross", "ties": "hourglass", "dare": "bowtie", "slerp": "diamond-tall"}
+DASHES = {name: "solid" for name in RULES} | {"isotropic": "dot", "regmean_weighted": "dashdot", "ties": "longdashdot"}
+DASHES |= {"task_arithmetic": "dashdot", "dare": "longdashdot", "slerp": "dot", "ensemble": "dash"}
+
+
+def tinted(method: str, share: float) -> str:
+    """A method's colour, seen through."""
+    red, green, blue = bytes.fromhex(COLOURS[method].removeprefix("#"))
+    return f"rgba({red},{green},{blue},{share})"
+
+
+def ordered(methods: Iterable[str]) -> list[str]:
+    """Methods as the page shows them: experts, isotropic averaging, other rules, the ensemble."""
+    there = list(methods)
+    return [name for name in ("experts", *RULES, "ensemble") if name in there]
+
+
 # For models: eight colours, enough for the eight rows of sliders.
 MODEL_COLOURS = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#F0E442", "#D55E00", "#0072B2", "#999999")
 HEAT_COLOURS = "Cividis"
@@ -51,6 +98,8 @@ CSS = """
 .studio-formula .fraction > span:first-child { border-bottom: 1px solid currentColor; }
 .studio-sliders .form, .studio-sliders > .styler { display: grid !important;
   grid-template-columns: repeat(auto-fit, minmax(190px, 1fr)) !important; }
+.studio-rules { margin: .2rem 0 .4rem; padding-left: 1.2rem; line-height: 1.45; }
+.studio-rules .cost { color: var(--body-text-color-subdued); }
 .studio-sentence { font-size: 1.06rem; line-height: 1.5; padding: .2rem .1rem; }
 .studio-preview { color: var(--body-text-color-subdued); font-size: .92rem; }
 .studio-notice { border-left: 4px solid #E69F00; background: var(--background-fill-secondary); padding: .6rem .9rem;
@@ -103,10 +152,4 @@ body:not(.dark) .cm-line span { color: inherit !important; }
 .studio-lesson p { margin: .45rem 0; }
 @media (max-width: 640px) { .gradio-container { padding: .5rem !important; } .studio-table { font-size: .82rem; }
   .studio-table th, .studio-table td { padding: .25rem .35rem; } }
-"""
-
-FORMULA = """
-<div class="studio-formula" role="img" aria-label="Each merged parameter is the mean of the models’ parameters, weighted by
-lambda times Fisher information">θ* = <span class="fraction"><span>Σ<sub>i</sub> λ<sub>i</sub> F<sub>i</sub> θ<sub>i</sub></span
-><span>Σ<sub>i</sub> λ<sub>i</sub> F<sub>i</sub></span></span></div>
 """

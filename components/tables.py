@@ -6,26 +6,32 @@ from uuid import uuid4
 
 from components import logs
 from components.picture import save_buttons
-from components.style import MODEL_COLOURS, TITLES
+from components.style import MODEL_COLOURS, TITLES, ordered
+from merging.advice import BEWARE, advise
 from merging.pipeline import Result
 from merging.pools import published_for
 
-# A weak expert has a large Fisher and drags the others down; this far below the best it is worth a warning.
-WEAK_EXPERT_POINTS = 10.0
+MOST_ADVICE = 4
+# In the head of a narrow column.
+SHORT = {"fisher": "Fisher", "kfac": "K-FAC"}
 # Marks a sentence about a sample of the rows.
 PREVIEW = "studio-preview"
 
 
 def score_table(result: Result) -> str:
-    """The chart's numbers: accuracy with 95 % intervals, Fisher − isotropic, McNemar's p, forward passes."""
-    methods = [method for method in ("experts", "isotropic", "fisher", "ensemble") if method in result.scores]
-    paired = {"fisher", "isotropic"} <= set(methods)
+    """The chart's numbers: accuracy with 95 % intervals, the page's rule − isotropic, McNemar's p, forward passes."""
+    methods, rule = ordered(result.scores), result.recipe.rule
+    paired = "isotropic" in methods and rule != "isotropic"
     head = "".join(f'<th scope="col">{escape(TITLES[method])}</th>' for method in methods)
-    head += '<th scope="col">Fisher − isotropic</th><th scope="col">McNemar p</th>' if paired else ""
+    head += (
+        f'<th scope="col">{SHORT.get(rule, TITLES[rule])} − isotropic</th><th scope="col">McNemar p</th>'
+        if paired
+        else ""
+    )
     rows = "".join(_task_row(result, task, methods, paired) for task in result.scores[methods[0]])
     means = "".join(f"<td>{100 * result.mean(method):.1f}</td>" for method in methods)
     if paired:
-        means += f"<td>{100 * (result.mean('fisher') - result.mean('isotropic')):+.1f}</td><td></td>"
+        means += f"<td>{100 * (result.mean(rule) - result.mean('isotropic')):+.1f}</td><td></td>"
     passes = "".join(f"<td>{len(result.recipe.models) if method == 'ensemble' else 1}</td>" for method in methods)
     caption = (
         f"Accuracy in % on the {escape(result.recipe.evaluation.split)} split, with 95 % Wilson intervals. "
@@ -49,7 +55,9 @@ def _published_row(result: Result, methods: Sequence[str], paired: bool) -> str:
     mean = published.mean
     cells = "".join(f"<td>{mean[method]:.1f}</td>" if method in mean else "<td>–</td>" for method in methods)
     if paired:
-        cells += f"<td>{mean['fisher'] - mean['isotropic']:+.1f}</td><td></td>"
+        rule = result.recipe.rule
+        there = rule in mean and "isotropic" in mean
+        cells += f"<td>{mean[rule] - mean['isotropic']:+.1f}</td><td></td>" if there else "<td>–</td><td></td>"
     what = f"published, {published.task}" if published.task else "published mean"
     return f'<tr class="published"><th scope="row">{escape(what)}</th>{cells}</tr>'
 
@@ -71,8 +79,9 @@ def _task_row(result: Result, task: str, methods: Sequence[str], paired: bool) -
         interval = f'<span class="interval">{100 * score.low:.1f} – {100 * score.high:.1f}</span>'
         cells += f'<td data-value="{100 * score.value!r}">{100 * score.value:.1f}{interval}</td>'
     if paired:
-        difference = 100 * (result.scores["fisher"][task].value - result.scores["isotropic"][task].value)
-        p_value = result.compare("fisher", "isotropic", task).p_value
+        rule = result.recipe.rule
+        difference = 100 * (result.scores[rule][task].value - result.scores["isotropic"][task].value)
+        p_value = result.compare(rule, "isotropic", task).p_value
         better = ' class="better"' if p_value < 0.05 else ""
         cells += f"<td{better}>{difference:+.1f}</td><td{better}>{_p_text(p_value)}</td>"
     return f'<tr><th scope="row">{escape(task)}</th>{cells}</tr>'
@@ -83,15 +92,10 @@ def _p_text(p_value: float) -> str:
 
 
 def score_sentence(result: Result) -> str:
-    """One or two sentences that say what the chart shows, also where Fisher merging loses."""
-    merge, plain = 100 * result.mean("fisher"), 100 * result.mean("isotropic")
-    gap = merge - plain
-    if abs(gap) < 0.05:
-        verdict = "the same as isotropic averaging"
-    else:
-        verdict = f"{abs(gap):.1f} points {'above' if gap > 0 else 'below'} isotropic averaging ({plain:.1f} %)"
-    count = len(result.recipe.models)
-    text = f"At these weights the <b>Fisher merge</b> is right on <b>{merge:.1f} %</b> on average, {verdict}."
+    """What the chart shows, also where the page's rule loses."""
+    rule, count = result.recipe.rule, len(result.recipe.models)
+    text = f"At these weights the <b>{escape(TITLES[rule])}</b> is right on <b>{100 * result.mean(rule):.1f} %</b> on average"
+    text += f"{_verdict(result)}.{_best(result)}"
     if "ensemble" in result.scores:
         kind = "own outputs averaged" if result.prepared.equal_labels else "each task’s head on every body"
         text += (
@@ -100,8 +104,32 @@ def score_sentence(result: Result) -> str:
         )
     if "experts" in result.scores:
         text += f" The single models reach {100 * result.mean('experts'):.1f} %."
-    notes = "".join(f" {escape(note)}" for note in result.prepared.notes)
-    return f'<div class="studio-sentence">{text}{_weak_expert(result)}{notes}</div>'
+    notes = "".join(f" {escape(note)}" for note in result.notes)
+    return f'<div class="studio-sentence">{text}{notes}</div>{_advised(result)}'
+
+
+def _verdict(result: Result) -> str:
+    """The page's rule beside isotropic averaging."""
+    rule = result.recipe.rule
+    if rule == "isotropic" or "isotropic" not in result.scores:
+        return ""
+    plain = 100 * result.mean("isotropic")
+    gap = 100 * result.mean(rule) - plain
+    if abs(gap) < 0.05:
+        return ", the same as isotropic averaging"
+    return f", {abs(gap):.1f} points {'above' if gap > 0 else 'below'} isotropic averaging ({plain:.1f} %)"
+
+
+def _best(result: Result) -> str:
+    """Which of the rules beside it is better, if one is."""
+    others = [rule for rule in result.recipe.rules[1:] if rule != "isotropic"]
+    if not others:
+        return ""
+    best = max(others, key=result.mean)
+    gap = 100 * (result.mean(best) - result.mean(result.recipe.rule))
+    if gap < 0.05:
+        return f" No rule beside it is better; the nearest is {escape(TITLES[best])} ({100 * result.mean(best):.1f} %)."
+    return f" Best beside it: <b>{escape(TITLES[best])}</b> with {100 * result.mean(best):.1f} %."
 
 
 def preview_sentence(result: Result) -> str:
@@ -111,19 +139,13 @@ def preview_sentence(result: Result) -> str:
     return f"<div {own}>A preview on {rows} rows of each task; all of them follow.</div>"
 
 
-def _weak_expert(result: Result) -> str:
-    if "experts" not in result.scores or len(result.scores["experts"]) < 2:
-        return ""
-    own = {entry.name: result.scores["experts"][entry.name].value for entry in result.prepared.tasks if entry.owners}
-    if len(own) < 2:
-        return ""
-    worst = min(own, key=own.get)
-    if 100 * (max(own.values()) - own[worst]) < WEAK_EXPERT_POINTS:
-        return ""
-    return (
-        f" <b>Mind {escape(worst)}</b>: its expert is right on only {100 * own[worst]:.0f} %, and a weak expert has a "
-        "large Fisher that pulls the others towards it."
+def _advised(result: Result) -> str:
+    """Which rule to try, and what to beware of."""
+    found = advise(result)
+    rows = "".join(
+        f"<li>{'<b>Beware:</b> ' if one.level == BEWARE else ''}{escape(one.text)}</li>" for one in found[:MOST_ADVICE]
     )
+    return f'<ul class="studio-rules">{rows}</ul>' if rows else ""
 
 
 def weight_shares(names: Sequence[str], weights: Sequence[float]) -> str:

@@ -1,6 +1,6 @@
 """ZeroGPU, a Space's GPU that is lent for one call at a time: each call runs in a process forked from this one.
 
-Arguments and results are pickled. A call is a generator, so that its progress comes back while it runs, and so that
+Arguments and results are pickled; the token of whoever has signed in goes along, from memory to memory. A call is a generator, so that its progress comes back while it runs, and so that
 closing it ends it. The live sliders stay on the CPU. Source: the `spaces` package, whose decorator is the function itself
 wherever there is no ZeroGPU.
 """
@@ -19,6 +19,7 @@ from merging.devices import is_zero_gpu
 from merging.errors import Cancelled, DeviceError, MergingError
 from merging.evaluation import Fixed
 from merging.lending import OnProgress
+from merging.readers import Reader, reader
 from merging.recipe import Recipe
 
 # What the GPU does in a second, to be on the safe side; opening the models takes longer than most estimates.
@@ -48,14 +49,14 @@ def _on_gpu(work: Callable[..., Iterator[Event]]) -> Callable[..., Iterator[Even
     return GPU(work, duration=_duration)
 
 
-def fisher_call(recipe_yaml: str, index: int, seconds: int) -> Iterator[Event]:
+def fisher_call(recipe_yaml: str, index: int, reader: Reader | None, seconds: int) -> Iterator[Event]:
     """Estimates the Fisher of a recipe's model into the cache: how far it is, at last that it is done or has failed."""
-    yield from reported(lambda on_progress: lent_work.estimate_fisher(recipe_yaml, index, on_progress))
+    yield from reported(lambda on_progress: lent_work.estimate_fisher(recipe_yaml, index, reader, on_progress))
 
 
-def fixed_call(recipe_yaml: str, split: str, seconds: int) -> Iterator[Event]:
+def fixed_call(recipe_yaml: str, split: str, reader: Reader | None, seconds: int) -> Iterator[Event]:
     """Evaluates a recipe's single models and their ensemble: how far it is, at last their predictions."""
-    yield from reported(lambda on_progress: lent_work.predict_fixed(recipe_yaml, split, on_progress))
+    yield from reported(lambda on_progress: lent_work.predict_fixed(recipe_yaml, split, reader, on_progress))
 
 
 fisher_on_gpu, fixed_on_gpu = _on_gpu(fisher_call), _on_gpu(fixed_call)
@@ -108,11 +109,11 @@ class ZeroGpu:
 
     def fisher(self, recipe: Recipe, index: int, operations: float, on_progress: OnProgress) -> None:
         """One call for one Fisher: short calls wait less, and what is finished stays."""
-        _followed(fisher_on_gpu(recipe.to_yaml(), index, seconds_for(operations)), on_progress)
+        _followed(fisher_on_gpu(recipe.to_yaml(), index, reader(), seconds_for(operations)), on_progress)
 
     def fixed(self, recipe: Recipe, split: str, operations: float, on_progress: OnProgress) -> Fixed:
         """One call for all single models."""
-        return _followed(fixed_on_gpu(recipe.to_yaml(), split, seconds_for(operations)), on_progress)
+        return _followed(fixed_on_gpu(recipe.to_yaml(), split, reader(), seconds_for(operations)), on_progress)
 
 
 def lender() -> ZeroGpu | None:

@@ -156,7 +156,7 @@ def _result(options: argparse.Namespace) -> object:
 def _print_result(result: object, output: str | None, as_json: bool) -> None:
     from merging.export import scores_as_dict
 
-    for note in result.prepared.notes:
+    for note in result.notes:
         print(note, file=sys.stderr)
     if as_json:
         timings = {phase: round(seconds, 4) for phase, seconds in result.timings.items()}

@@ -33,9 +33,10 @@ class FisherKey(NamedTuple):
     seed: int
     device: str
 
-    def digest(self) -> str:
-        """The hexadecimal name of this Fisher, 40 digits."""
-        content = json.dumps({**self._asdict(), "version": FISHER_VERSION}, sort_keys=True)
+    def digest(self, part: str = "") -> str:
+        """The hexadecimal name of this Fisher, or of a `part` that lies beside it, 40 digits."""
+        about = {**self._asdict(), "version": FISHER_VERSION, **({"part": part} if part else {})}
+        content = json.dumps(about, sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:40]
 
 
@@ -48,14 +49,14 @@ def cache_folder() -> Path:
     return Path(root).expanduser() / "fisher-merge-studio" / "fishers"
 
 
-def entry_path(key: FisherKey) -> Path:
-    """The file of a Fisher, whether or not it exists."""
-    return cache_folder() / f"{key.digest()}.safetensors"
+def entry_path(key: FisherKey, part: str = "") -> Path:
+    """The file of a Fisher, or of a part beside it, whether or not it exists."""
+    return cache_folder() / f"{key.digest(part)}.safetensors"
 
 
-def state_path(key: FisherKey) -> Path:
-    """The file of an estimate that has not finished, whether or not it exists."""
-    return cache_folder() / f"{key.digest()}.state"
+def state_path(key: FisherKey, part: str = "") -> Path:
+    """The file of an estimate (one that makes such a part, too) that has not finished, whether or not it exists."""
+    return cache_folder() / f"{key.digest(part)}.state"
 
 
 def require_writable() -> None:
@@ -75,7 +76,7 @@ def require_writable() -> None:
 
 
 @contextmanager
-def estimating(key: FisherKey) -> Iterator[Path]:
+def estimating(key: FisherKey, part: str = "") -> Iterator[Path]:
     """The file for the state of an unfinished estimate, which no other process deletes inside.
 
     Raises: CacheError if nothing can be written into the cache folder.
@@ -84,8 +85,8 @@ def estimating(key: FisherKey) -> Iterator[Path]:
     with ExitStack() as holding:
         with _reported(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            holding.enter_context(held_folder(folder, f".estimating-{key.digest()}-"))
-        yield state_path(key)
+            holding.enter_context(held_folder(folder, f".estimating-{key.digest(part)}-"))
+        yield state_path(key, part)
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
@@ -105,9 +106,9 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         make_room(path.parent, keep=path)
 
 
-def read_fisher(key: FisherKey, load: Callable[[Path], object]) -> object | None:
+def read_fisher(key: FisherKey, load: Callable[[Path], object], part: str = "") -> object | None:
     """What `load` makes of the cached file; None where there is none, or where it is damaged (it is removed)."""
-    path = entry_path(key)
+    path = entry_path(key, part)
     try:
         before = path.stat()
     except OSError:

@@ -41,16 +41,16 @@ class Entry:
     used_s: float
 
 
-def limit_bytes() -> int:
+def limit_bytes(variable: str = LIMIT_VARIABLE, default: str = DEFAULT_LIMIT) -> int:
     """What the cache may take: `$FISHER_CACHE_LIMIT`, such as 10GB, 512 MiB or a number of bytes; else 10 GB.
 
     Raises: CacheError if it is no size.
     """
-    text = os.environ.get(LIMIT_VARIABLE, "").strip() or DEFAULT_LIMIT
+    text = os.environ.get(variable, "").strip() or default
     found = re.fullmatch(r"(\d{1,15}(?:\.\d{1,6})?)\s*([a-zA-Z]{0,3})", text, re.ASCII)
     if not found or found[2].upper() not in UNITS:
         raise CacheError(
-            f'{LIMIT_VARIABLE} cannot be read: expected a size such as "{DEFAULT_LIMIT}" or a number of bytes, '
+            f'{variable} cannot be read: expected a size such as "{default}" or a number of bytes, '
             f'got "{text:.40}". Set it anew, or leave it out.'
         )
     return int(float(found[1]) * UNITS[found[2].upper()])

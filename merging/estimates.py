@@ -1,6 +1,7 @@
 """A checkpoint's Fisher on its task, from the cache or estimated into it."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -11,6 +12,7 @@ from merging.device_memory import DeviceMemory, cpu_copies
 from merging.errors import DeviceError, FisherError
 from merging.fisher import Fisher, diagonal_fisher
 from merging.gradients import resolve_labels
+from merging.layer_factors import Factors
 from merging.lending import Lender, fisher_operations
 from merging.recipe import FisherSettings, Recipe
 from merging.scales import check_fisher
@@ -19,6 +21,7 @@ from merging.tasks import Task
 OnProgress = Callable[[float, str], None]
 # At most: the estimate cuts it to what fits into memory.
 FISHER_BATCH = 256
+FACTORS = "factors"  # what lies beside a Fisher in the cache
 
 
 def fisher_key(checkpoint: Checkpoint, task: Task, settings: FisherSettings, device: str) -> cache.FisherKey:
@@ -37,10 +40,13 @@ def fisher_of(
     *,
     settings: FisherSettings,
     device: str | torch.device,
+    factors: bool = False,
     on_progress: OnProgress | None = None,
     memory: DeviceMemory | None = None,
 ) -> Fisher:
     """The Fisher of `module`, the checkpoint as it is opened for its task: cached, else estimated and cached at once.
+
+    With `factors`, it has the Kronecker factors of its layers, from the same passes, cached beside it.
 
     Where the device's memory does not hold one example, it is the CPU's Fisher, under the CPU's name; `memory` tells it.
 
@@ -49,7 +55,8 @@ def fisher_of(
 
     def on(place: str) -> Fisher:
         own = module if place == str(device) else cpu_copies([module])[0]
-        return _fisher_on(place, checkpoint, task, own, settings=settings, on_progress=on_progress)
+        asked = {"settings": settings, "factors": factors, "on_progress": on_progress}
+        return _fisher_on(place, checkpoint, task, own, **asked)
 
     return (memory or DeviceMemory(str(device))).or_on_cpu(on, f'the estimate of the Fisher of "{checkpoint.name}"')
 
@@ -72,17 +79,26 @@ def lent_fisher(
     if lender is None:
         return None
     key, what = fisher_key(checkpoint, task, recipe.fisher, lender.device), f'The Fisher of "{checkpoint.name}"'
-    fisher = cache.read_fisher(key, Fisher.load)
+    fisher = _cached(key, factors=recipe.needs_factors)
     if fisher is None:
         cache.require_writable()
         try:
             lender.fisher(recipe, index, fisher_operations(checkpoint, task, recipe), on_progress)
         except DeviceError as problem:
             memory.tell(what, f"{what} was estimated on the CPU. {problem}")
-        fisher = cache.read_fisher(key, Fisher.load)
+        fisher = _cached(key, factors=recipe.needs_factors)
     if fisher is not None:
         check_fisher(dict(module.named_parameters()), fisher, what)
     return fisher
+
+
+def _cached(key: cache.FisherKey, *, factors: bool) -> Fisher | None:
+    """What the cache has, whole; None where it lacks the factors that are asked for."""
+    fisher = cache.read_fisher(key, Fisher.load)
+    if fisher is None or not factors:
+        return fisher
+    found = cache.read_fisher(key, Factors.load, FACTORS)
+    return None if found is None else replace(fisher, factors=found)
 
 
 def _fisher_on(
@@ -92,20 +108,25 @@ def _fisher_on(
     module: nn.Module,
     *,
     settings: FisherSettings,
+    factors: bool,
     on_progress: OnProgress | None,
 ) -> Fisher:
-    key = fisher_key(checkpoint, task, settings, device)
-    fisher = cache.read_fisher(key, Fisher.load)
+    key, part = fisher_key(checkpoint, task, settings, device), FACTORS if factors else ""
+    fisher = _cached(key, factors=factors)
     parameters = dict(module.named_parameters())
     if fisher is None:
         cache.require_writable()
         rows = {"examples": key.examples, "seed": settings.seed, "by_length": True}
         batches = task.batches("fisher", checkpoint, batch_size=FISHER_BATCH, **rows)
-        with cache.estimating(key) as state:
-            estimator = {"seed": settings.seed, "on_progress": on_progress, "state": state}
+        with cache.estimating(key, part) as state:
+            estimator = {"seed": settings.seed, "factors": factors, "on_progress": on_progress, "state": state}
             fisher = diagonal_fisher(module, batches, key.labels, **estimator)
             check_fisher(parameters, fisher, f'The Fisher of "{checkpoint.name}"')
             cache.write_atomically(cache.entry_path(key), fisher.save)
+            if fisher.factors is not None:
+                cache.write_atomically(cache.entry_path(key, FACTORS), fisher.factors.save)
+                # From the file they are read layer by layer; where that is gone again, they stay in memory.
+                fisher = replace(fisher, factors=cache.read_fisher(key, Factors.load, FACTORS) or fisher.factors)
             state.unlink(missing_ok=True)
         return fisher
     try:

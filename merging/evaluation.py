@@ -13,10 +13,7 @@ from torch import Tensor, nn
 from merging.device_memory import DeviceMemory, cpu_copies
 from merging.devices import fitting_threads
 from merging.ensemble import average_probabilities
-
-Batches = Sequence[Mapping[str, Tensor]]
-# What a batch holds beside a model's inputs: the right labels, and where its examples stood in their dataset.
-NO_INPUTS = ("labels", "rows")
+from merging.forward_passes import Batches, forward_passes, joined_inputs
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,22 +70,27 @@ def _predict(
     between: Callable[[], None] | None,
     in_parts: Callable[..., list[Tensor]],
 ) -> list[Prediction]:
-    found: list[list[Tensor]] = [[] for _ in models]
+    found: list[dict[int, Tensor]] = [{} for _ in models]
     models = _remembering_bodies(models)
     with fitting_threads(models[0]), torch.inference_mode():
-        for group in _same_inputs(batches):
-            members, device = [models[index] for index in group], _device_of(models[group[0]])
+        for places in forward_passes(models, batches):
+            answering = {id(models[place.task]): models[place.task] for place in places}
 
-            def probabilities(inputs: Mapping[str, Tensor], members: list[nn.Module] = members) -> list[Tensor]:
-                return [model(**inputs).logits.float().softmax(-1).cpu() for model in members]
+            def probabilities(
+                inputs: Mapping[str, Tensor], answering: dict[int, nn.Module] = answering
+            ) -> list[Tensor]:
+                return [model(**inputs).logits.float().softmax(-1).cpu() for model in answering.values()]
 
-            for batch in batches[group[0]]:
-                if between:
-                    between()
-                inputs = {name: value.to(device) for name, value in batch.items() if name not in NO_INPUTS}
-                for index, own in zip(group, in_parts(probabilities, inputs), strict=True):
-                    found[index].append(own)
-    return [_in_order(torch.cat(parts).numpy(), own) for parts, own in zip(found, batches, strict=True)]
+            if between:
+                between()
+            inputs = joined_inputs(places, batches, _device_of(models[places[0].task]))
+            answers = dict(zip(answering, in_parts(probabilities, inputs), strict=True))
+            for place in places:
+                found[place.task][place.batch] = answers[id(models[place.task])][place.rows]
+    return [
+        _in_order(torch.cat([parts[index] for index in range(len(own))]).numpy(), own)
+        for parts, own in zip(found, batches, strict=True)
+    ]
 
 
 def with_body(model: nn.Module, body: nn.Module) -> nn.Module:
@@ -135,15 +137,6 @@ def _equal_inputs(own: Batches, other: Batches) -> bool:
         one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one if name != "labels")
         for one, two in zip(own, other, strict=True)
     )
-
-
-def _same_inputs(batches: Sequence[Batches]) -> list[list[int]]:
-    """Indices of batches whose input tensors are the same objects, in groups."""
-    groups: dict[tuple[int, ...], list[int]] = {}
-    for index, own in enumerate(batches):
-        key = tuple(id(value) for batch in own for name, value in batch.items() if name != "labels")
-        groups.setdefault(key, []).append(index)
-    return list(groups.values())
 
 
 def _remembering_bodies(models: Sequence[nn.Module]) -> list[nn.Module]:

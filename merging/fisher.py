@@ -18,8 +18,10 @@ from merging.cache import write_atomically
 from merging.devices import fitting_threads
 from merging.errors import FisherError
 from merging.gradients import SquaredGradients
+from merging.gradients.kronecker import NAMES
 from merging.gradients.per_example import batch_length, rows_of
 from merging.gradients.readiness import original
+from merging.layer_factors import Factors, LayerFactors
 from merging.scales import SIZES, size_of
 
 DIGEST = "sha256"  # of the numbers, in a file's metadata
@@ -30,7 +32,8 @@ OnProgress = Callable[[float, str], None]
 class Fisher(Mapping[str, Tensor]):
     """A diagonal Fisher: one tensor ≥ 0 per parameter, a mean over `examples`; a mapping by parameter name.
 
-    `fallbacks` names the parameters that were computed one example at a time, and why.
+    `fallbacks` names the parameters that were computed one example at a time, and why; `factors` are the layers'
+    Kronecker factors, where they were asked for; `seconds` what the estimate took without them.
     """
 
     tensors: Mapping[str, Tensor]
@@ -38,6 +41,8 @@ class Fisher(Mapping[str, Tensor]):
     labels: str = "exact"
     seed: int = 0
     fallbacks: Mapping[str, str] = field(default_factory=dict)
+    factors: Factors | None = None
+    seconds: float = 0.0
 
     def __getitem__(self, name: str) -> Tensor:
         return self.tensors[name]
@@ -56,9 +61,10 @@ class Fisher(Mapping[str, Tensor]):
     def save(self, path: Path) -> None:
         """Writes a safetensors file, with the estimator's settings, the tensors' sizes and their digest in its metadata.
 
-        With the sizes a merge from file to file need not read the Fisher twice.
+        With the sizes a merge from file to file need not read the Fisher twice. The factors have a file of their own.
         """
-        about = {"examples": self.examples, "labels": self.labels, "seed": self.seed, "fallbacks": dict(self.fallbacks)}
+        about = {name: getattr(self, name) for name in ("examples", "labels", "seed", "seconds")}
+        about["fallbacks"] = dict(self.fallbacks)
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.tensors.items()}
         sizes = {name: size_of(tensor) for name, tensor in tensors.items()}
         metadata = {"fisher": json.dumps(about), SIZES: json.dumps(sizes)}
@@ -75,7 +81,7 @@ class Fisher(Mapping[str, Tensor]):
             if DIGEST in metadata and metadata.pop(DIGEST) != _digest(tensors, metadata):
                 raise ValueError("other numbers than were written")
             estimator = int(about["examples"]), str(about["labels"]), int(about["seed"]), dict(about["fallbacks"])
-            return Fisher(tensors, *estimator)
+            return Fisher(tensors, *estimator, seconds=float(about.get("seconds", 0.0)))
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as problem:
             raise FisherError(
                 f'"{Path(path).name}" cannot be read: expected a Fisher in safetensors, got {problem!s:.120}. '
@@ -99,6 +105,7 @@ def diagonal_fisher(
     labels: str = "auto",
     *,
     seed: int = 0,
+    factors: bool = False,
     on_progress: OnProgress | None = None,
     state: Path | None = None,
 ) -> Fisher:
@@ -123,10 +130,14 @@ def diagonal_fisher(
     called after every batch and may raise `Cancelled`. With `state`, a file is written after every batch, from which
     the same call goes on later and ends with the same bits; the caller removes it.
 
+    With `factors`, the result's `factors` hold the Kronecker factors of every linear layer, Conv1D and convolution
+    without groups that no fallback concerns, from the same passes.
+
     Raises: FisherError, RecipeError; CacheError if `state` cannot be written.
     Source: Matena & Raffel 2022, equation 4; Kunstner et al. 2019 on the empirical Fisher.
     """
-    squares = SquaredGradients(_at_least_float32(model), labels, seed=seed)
+    started = time.monotonic()
+    squares = SquaredGradients(_at_least_float32(model), labels, seed=seed, factors=factors)
     saved = _SavedState(state, labels) if state else None
     if saved:
         saved.resume(squares)
@@ -148,7 +159,20 @@ def diagonal_fisher(
     if squares.examples == 0:
         raise FisherError("The Fisher cannot be estimated: expected at least one example, got none. Check the split.")
     means = {name: total / squares.examples for name, total in squares.sums.items()}
-    return Fisher(means, squares.examples, squares.labels, seed, squares.fallbacks)
+    found = None if squares.factors is None else _factors(squares)
+    seconds = time.monotonic() - started - (found.seconds if found else 0.0)
+    estimator = (squares.examples, squares.labels, seed, squares.fallbacks)
+    return Fisher(means, *estimator, factors=found, seconds=max(0.0, seconds))
+
+
+def _factors(squares: SquaredGradients) -> Factors:
+    sums = squares.factors
+    means = sums.means(squares.examples)
+    layers = {
+        name: LayerFactors(**own, bias=sums.layers[name].bias, is_transposed=sums.layers[name].is_transposed)
+        for name, own in means.items()
+    }
+    return Factors(layers, squares.examples, sums.seconds)
 
 
 def _progress(squares: SquaredGradients) -> str:
@@ -174,7 +198,10 @@ class _SavedState:
                 sums = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
         except (SafetensorError, OSError, KeyError, TypeError, ValueError):
             return
+        factors = {name: sums.pop(name) for name in list(sums) if name not in squares.sums}
         shapes, saved = ({name: tensor.shape for name, tensor in each.items()} for each in (squares.sums, sums))
+        if squares.factors is None or factors.keys() != {f"{n}:{each}" for n in about["tokens"] for each in NAMES}:
+            saved |= {name: tensor.shape for name, tensor in factors.items()}
         if (about["requested"], about["seed"]) != (self.labels, squares.seed) or shapes != saved:
             raise FisherError(
                 f'"{self.path.name}" is the state of another estimate: expected labels {self.labels}, seed '
@@ -182,6 +209,9 @@ class _SavedState:
                 f"{len(saved)} tensors. Delete the file, or name another one."
             )
         del about["requested"]
+        tokens, seconds = about.pop("tokens", {}), about.pop("seconds", 0.0)
+        if squares.factors is not None:
+            squares.factors.restore(factors, tokens, seconds)
         squares.resume(sums, about.pop("examples"), about)
 
     def save(self, squares: SquaredGradients) -> None:
@@ -191,6 +221,9 @@ class _SavedState:
             return
         about = {**squares.about(), "examples": squares.examples, "requested": self.labels}
         sums = {name: total.cpu() for name, total in squares.sums.items()}
+        if squares.factors is not None:
+            about |= {"tokens": squares.factors.tokens, "seconds": squares.factors.seconds}
+            sums |= {name: total.cpu() for name, total in squares.factors.flat().items()}
         write_atomically(self.path, lambda path: save_file(sums, path, metadata={"state": json.dumps(about)}))
         self._saved_at = time.monotonic()
         self._cost_s = self._saved_at - started

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from merging.errors import StructureError
-from merging.merge import Combination, OnProgress, check_base, checked_settings
+from merging.merge import Combination, OnProgress
 from merging.parameters import check_same_structure
 from merging.rules import RULES
 from merging.scales import check_fishers, fisher_scales
+from merging.weights import check_base, checked_settings
 
 # Of all models together. Where there are more, the sums themselves take the time.
 MOST_NUMBERS = 4_000_000

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from merging.downloads import touched
 from merging.errors import CheckpointError, quoted
+from merging.readers import is_shared
 from merging.refusals import HubUnreachable, asked
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
@@ -73,7 +75,7 @@ def look_up(reference: str) -> Listing:
 
     repository, _, revision = reference.partition("@")
 
-    def ask(token: bool | None) -> Listing:
+    def ask(token: bool | str | None) -> Listing:
         info = HfApi().model_info(repository, revision=revision or None, files_metadata=True, token=token)
         card = info.card_data.to_dict() if info.card_data else {}
         sizes = {sibling.rfilename: sibling.size or 0 for sibling in info.siblings or ()}
@@ -82,7 +84,7 @@ def look_up(reference: str) -> Listing:
                 f'"{reference}" cannot be read: expected the sizes of its files in bytes, got {sizes[odd[0]]!r:.40} for '
                 f"{odd[0]:.80}. Try again later, or pick another revision."
             )
-        return Listing(repository, str(info.sha), sizes, card, token)
+        return Listing(repository, str(info.sha), sizes, card, False if token is False else None)
 
     return asked(reference, ask, None)
 
@@ -91,7 +93,7 @@ def read_json(listing: Listing, name: str) -> object:
     """A JSON file of a repository, downloaded where it is not in the cache. Raises: CheckpointError."""
     from huggingface_hub import hf_hub_download
 
-    def ask(token: bool | None) -> Path:
+    def ask(token: bool | str | None) -> Path:
         return Path(hf_hub_download(listing.repository, name, revision=listing.commit, token=token))
 
     path = listing.cached(name) or asked(listing.repository, ask, listing.token)
@@ -110,7 +112,7 @@ def read_tensor_headers(listing: Listing) -> dict[str, tuple[str, tuple[int, ...
     headers: dict[str, tuple[str, tuple[int, ...]]] = {}
     for name in listing.weights:
 
-        def ask(token: bool | None, name: str = name) -> Mapping[str, object]:
+        def ask(token: bool | str | None, name: str = name) -> Mapping[str, object]:
             options = {"revision": listing.commit, "token": token}
             return HfApi().parse_safetensors_file_metadata(listing.repository, name, **options).tensors
 
@@ -122,24 +124,27 @@ def read_tensor_headers(listing: Listing) -> dict[str, tuple[str, tuple[int, ...
 def fetch(reference: str) -> Path:
     """The folder with a repository's safetensors and small files, downloaded where they are not in the cache.
 
-    Without a network the cache serves, if it is complete. A transfer that breaks goes on from where it stopped.
+    Without a network the cache serves, if it is complete and for everybody. A transfer that breaks goes on from where it
+    stopped.
 
     Raises: CheckpointError, before anything is downloaded where that can be seen by then.
     """
     try:
         listing = look_up(reference)
     except HubUnreachable as problem:
-        return _offline_folder(reference, problem)
+        if is_shared():
+            raise
+        return touched(_offline_folder(reference, problem))
     require_space(reference, listing.missing_bytes())
 
-    def ask(token: bool | None) -> Path:
+    def ask(token: bool | str | None) -> Path:
         from huggingface_hub import snapshot_download
 
         repository, _, revision = reference.partition("@")
         files = [*listing.weights, *listing.small_files]
         return Path(snapshot_download(repository, revision=revision or None, allow_patterns=files, token=token))
 
-    return asked(reference, ask, listing.token)
+    return touched(asked(reference, ask, listing.token))
 
 
 def cached_commit(reference: str) -> str | None:

@@ -1,39 +1,35 @@
 """Datasets of the Hugging Face Hub: loaded by `datasets`, and its refusals as messages for the user."""
 
-import warnings
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
 from typing import TypeVar
 
-from merging.dataset_library import library
+from merging.dataset_library import library, no_room
 from merging.errors import TaskError, nearest, quoted
 from merging.own_data import require_no_null_row, require_own_files, require_own_pictures
+from merging.readers import account, is_shared, token_for
 from merging.references import is_file, is_folder, local_path
-from merging.refusals import LOG_IN, nearest_ids
+from merging.refusals import is_refused_token, log_in, nearest_ids, warn_of_refused_token
 
 Answer = TypeVar("Answer")
 
 
 def asked_of(
-    dataset: str, ask: Callable[[bool | None], Answer], *, config: str | None = None, split: str | None = None
+    dataset: str, ask: Callable[[bool | str | None], Answer], *, config: str | None = None, split: str | None = None
 ) -> Answer:
-    """What `ask(token)` gives, `token` being None for the user's own; once more with False, for none, if it is refused.
+    """What `ask(token)` gives, `token` being a reader's or None for the user's own; if it is refused, what False gives: none.
 
     Raises: TaskError, which offers the nearest dataset, configuration or split.
     """
     try:
         try:
-            return ask(None)
+            return ask(token_for(None))
         except OSError as problem:
-            if not _is_refused_token(problem):
+            if not is_refused_token(problem):
                 raise
-            warnings.warn(
-                "Your Hugging Face token is refused: expected a valid one, got one that was revoked or mistyped. "
-                "Going on without it; private and gated datasets need a new HF_TOKEN.",
-                stacklevel=3,
-            )
+            warn_of_refused_token("datasets")
             return ask(False)
     except TaskError:
         raise
@@ -44,13 +40,14 @@ def asked_of(
 
 def load_rows(dataset: str, config: str | None, split: str, revision: str | None):
     """A split as a `datasets.Dataset`, downloaded where it is not in the cache. Raises: TaskError."""
-    # A folder may change; a dataset of the Hub stays as it was when this process first read it.
-    load = _load if _is_here(dataset) else _load_once
-    return load(dataset, config, split, revision)
+    # A folder may change; a dataset of the Hub stays as it was when this process first read it for the same account.
+    if _is_here(dataset):
+        return _load(dataset, config, split, revision)
+    return _load_once(dataset, config, split, revision, account())
 
 
 def _load(dataset: str, config: str | None, split: str, revision: str | None):
-    def ask(token: bool | None):
+    def ask(token: bool | str | None):
         builder = open_builder(dataset, config, revision, token)
         if not Path(builder.cache_dir).is_dir():  # not read before
             require_rows(builder, token)
@@ -61,15 +58,17 @@ def _load(dataset: str, config: str | None, split: str, revision: str | None):
     return require_own_pictures(rows, f'Dataset "{dataset}"', _downloads(dataset, rows))
 
 
-_load_once = lru_cache(maxsize=64)(_load)
+@lru_cache(maxsize=64)
+def _load_once(dataset: str, config: str | None, split: str, revision: str | None, of_account: str):
+    return _load(dataset, config, split, revision)
 
 
-def open_builder(dataset: str, config: str | None, revision: str | None, token: bool | None):
+def open_builder(dataset: str, config: str | None, revision: str | None, token: bool | str | None):
     """A dataset's `datasets.DatasetBuilder`, its card looked at. Raises: TaskError, and whatever `datasets` raises."""
     return library().load_dataset_builder(dataset, config, revision=check_card(dataset, revision, token), token=token)
 
 
-def require_rows(builder, token: bool | None, *, most_bytes: int | None = None) -> None:
+def require_rows(builder, token: bool | str | None, *, most_bytes: int | None = None) -> None:
     """Raises: TaskError at a null in place of a row of a dataset's JSON files, or of the first `most_bytes` of each."""
     from datasets.utils.file_utils import xopen
 
@@ -89,10 +88,11 @@ def require_rows(builder, token: bool | None, *, most_bytes: int | None = None) 
                     require_no_null_row(file, name)
 
 
-def check_card(dataset: str, revision: str | None, token: bool | None) -> str | None:
+def check_card(dataset: str, revision: str | None, token: bool | str | None) -> str | None:
     """Reads a dataset's card where the Hub can be reached; the commit it is of, so that no other one is loaded.
 
-    Without one, `revision`. Raises: TaskError if the card names files that are not the dataset's own.
+    Without one, `revision`, unless what is here is not for everybody. Raises: TaskError if the card names files that are not
+    the dataset's own; whatever the Hub's client raises.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
@@ -102,10 +102,12 @@ def check_card(dataset: str, revision: str | None, token: bool | None) -> str | 
     try:
         info = HfApi().dataset_info(dataset, revision=revision, token=token)
     except HfHubHTTPError as problem:
-        if problem.response.status_code < 500:
+        if problem.response.status_code < 500 and not is_shared():
             return revision  # and will be refused
         raise
     except (OfflineModeIsEnabled, HTTPError):
+        if is_shared():
+            raise
         return revision  # without a network there is only the cache, whose datasets were looked at before
     require_own_files(dataset, (info.card_data.to_dict() if info.card_data else {}).get("configs"))
     return info.sha or revision
@@ -117,7 +119,7 @@ def require_dataset_size(about: Mapping[str, object], most_bytes: int) -> None:
 
     dataset, revision = str(about["dataset"]), about.get("revision")
 
-    def ask(token: bool | None) -> int:
+    def ask(token: bool | str | None) -> int:
         info = HfApi().dataset_info(dataset, revision=revision, files_metadata=True, token=token)
         return sum(file.size or 0 for file in info.siblings or ())
 
@@ -144,33 +146,26 @@ def _is_here(dataset: str) -> bool:
     return is_folder(dataset) or is_file(dataset)
 
 
-def _is_refused_token(problem: Exception) -> bool:
-    """Whether the Hub refuses the token itself; `datasets` turns what it may not read into an error of its own."""
-    from huggingface_hub import get_token
-    from huggingface_hub.errors import HfHubHTTPError
-
-    return isinstance(problem, HfHubHTTPError) and problem.response.status_code == 401 and get_token() is not None
-
-
 def _refusal(dataset: str, config: str | None, split: str | None, problem: Exception) -> str:
     from datasets.exceptions import DatasetNotFoundError
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     reason = str(problem).strip()
-    if isinstance(problem, DatasetNotFoundError) and "gated" in reason:
+    if isinstance(problem, GatedRepoError) or (isinstance(problem, DatasetNotFoundError) and "gated" in reason):
         return (
             "expected one that you may read, got a gated one. Accept its licence on its page on the Hub, "
-            f"then {LOG_IN}."
+            f"then {log_in()}."
         )
-    if isinstance(problem, DatasetNotFoundError) and "Revision" not in reason:
-        near = nearest_ids(dataset, None, kind="dataset")
+    if isinstance(problem, DatasetNotFoundError | RepositoryNotFoundError) and "Revision" not in reason:
+        near = nearest_ids(dataset, token_for(None), kind="dataset")
         hint = f"Did you mean {quoted(near)}? " if near else "Check the spelling. "
         return (
             "expected the id of a dataset on the Hugging Face Hub, got one that does not exist, or is private. "
-            f"{hint}If it is private, {LOG_IN}."
+            f"{hint}If it is private, {log_in()}."
         )
     if isinstance(problem, ValueError) and (known := _unknown_word(dataset, config, split)):
         return known
-    return (
+    return no_room(problem) or (
         f"expected it on the Hugging Face Hub, got {reason[:200]!r}. "
         "Check the spelling and the connection, or use a folder."
     )
@@ -180,9 +175,10 @@ def _unknown_word(dataset: str, config: str | None, split: str | None) -> str | 
     """What to say if the dataset has no such configuration or split."""
     from datasets import get_dataset_config_names, get_dataset_split_names
 
-    questions = [("configuration", config, lambda: get_dataset_config_names(dataset))]
+    own = {"token": token_for(None)}
+    questions = [("configuration", config, lambda: get_dataset_config_names(dataset, **own))]
     if split is not None:
-        questions.append(("split", split.split("[")[0], lambda: get_dataset_split_names(dataset, config)))
+        questions.append(("split", split.split("[")[0], lambda: get_dataset_split_names(dataset, config, **own)))
     for what, asked, names in questions:
         try:
             there = names()

@@ -2,19 +2,21 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
 import torch
 from torch import Tensor
 
-from merging.errors import RecipeError, StructureError, quoted, require_choice
+from merging.errors import StructureError
+from merging.layer_merge import LayerMerge
 from merging.parameters import check_same_structure
-from merging.rules import RULES, isotropic
-from merging.scales import NORMALISATIONS, check_fishers, fisher_scales, is_within
+from merging.rules import RULES, RuleSettings, isotropic
+from merging.rules.settings import DEFAULTS
+from merging.scales import check_fishers, fisher_scales, is_within
+from merging.weights import OwnWeights, check_base, checked_settings, needs_base
 
 FAR = 1e60  # from 1, for a Fisher's scale: a product of two such numbers and a Fisher has all its digits
-ZERO_RULES = ("mean", "target", "base")
 
 OnProgress = Callable[[float, str], None]
 
@@ -30,10 +32,13 @@ def merge_parameters(
     normalise: str = "trace",
     zero_rule: str = "mean",
     base: Mapping[str, Tensor] | None = None,
+    settings: RuleSettings | None = None,
+    layer_weights: Mapping[str, Sequence[float]] | None = None,
+    layers: LayerMerge | None = None,
     device: str | torch.device | None = None,
     on_progress: OnProgress | None = None,
 ) -> dict[str, Tensor]:
-    """One set of parameters from several: θ* = Σᵢ λᵢ Fᵢ θᵢ / Σᵢ λᵢ Fᵢ for `rule="fisher"`.
+    """One set of parameters from several: θ* = Σᵢ λᵢ Fᵢ θᵢ / Σᵢ λᵢ Fᵢ for `rule="fisher"`; the others stand in `RULES`.
 
     In this order: each Fisher is raised to at least `floor` (in the Fisher's own units, a maximum,
     not a sum), then divided by its `trace` (its sum over all merged parameters), its `l2` norm
@@ -46,20 +51,33 @@ def merge_parameters(
     Tensors that are not floating point must agree and are passed on. `device` is where the sums
     are formed and the result lies; by default where the first model lies.
 
+    `settings` are the rules' own; their scale s gives θ₀ + s(θ* − θ₀), with θ₀ the `base`, for any rule. `layer_weights`
+    are other weights for the parameters of some layers, by the names that `merging.parameters.place_of` gives them.
+    Rules on whole layers take the `factors` of the Fishers; `layers` is what they have made of them for an earlier merge
+    of the same models.
+
     Raises: RecipeError, StructureError, FisherError.
     Source: Matena & Raffel 2022, arXiv:2111.09832; the L2 norm is their published code's.
     """
+    settings = settings or RuleSettings()
     lambdas = checked_settings(len(models), rule, weights, floor=floor, normalise=normalise, zero_rule=zero_rule)
     names = check_same_structure(models)
-    needs_fisher = RULES[rule].needs_fisher
-    if needs_fisher:
+    chosen = RULES[rule]
+    if chosen.needs_fisher:
         check_fishers(models[0], fishers, count=len(models))
-    if needs_fisher and zero_rule == "base":
-        check_base(models[0], base)
+    if needs_base(rule, zero_rule=zero_rule, scale=settings.scale):
+        check_base(models[0], base, rule=rule, scale=settings.scale)
     device = torch.device(device) if device is not None else next(iter(models[0].values())).device
     dtype = torch.float32 if device.type == "mps" else torch.float64
-    scales = fisher_scales(fishers, names, floor=floor, normalise=normalise) if needs_fisher else None
-    combination = Combination(rule, torch.tensor(lambdas, dtype=dtype, device=device), floor, scales, zero_rule)
+    scales = fisher_scales(fishers, names, floor=floor, normalise=normalise) if chosen.needs_fisher else None
+    own_weights = OwnWeights(names, lambdas, layer_weights or {}, like=torch.empty(0, dtype=dtype, device=device))
+    by_layer: dict[str, Tensor] = {}
+    if chosen.needs_factors:
+        factors = [getattr(fisher, "factors", None) for fisher in fishers or []]
+        layers = layers or LayerMerge(models, factors, rule, settings, device=device)
+        by_layer = layers.merge(own_weights.of, scales or [1.0] * len(models))
+        rule = chosen.rest
+    combination = Combination(rule, own_weights.of(None), floor, scales, zero_rule, settings)
 
     merged = {}
     for position, name in enumerate(names):
@@ -67,10 +85,17 @@ def merge_parameters(
         if not all(value.is_floating_point() for value in values):
             merged[name] = _agreed(name, values).to(device)
             continue
-        stacked = torch.stack([value.to(device, dtype) for value in values])
-        of_fishers = torch.stack([fisher[name].to(device, dtype) for fisher in fishers]) if needs_fisher else None
-        of_base = None if base is None or zero_rule != "base" else base[name].to(device, dtype)
-        merged[name] = combination.of(name, stacked, of_fishers, of_base).to(_result_dtype(values))
+        of_base = None if base is None else base[name].to(device, dtype)
+        if name in by_layer:
+            found = by_layer[name].to(device, dtype)
+        else:
+            stacked = torch.stack([value.to(device, dtype) for value in values])
+            of_fishers = torch.stack([fisher[name].to(device, dtype) for fisher in fishers]) if scales else None
+            own = replace(combination, weights=own_weights.of(name)) if layer_weights else combination
+            found = own.of(name, stacked, of_fishers, of_base)
+        if settings.scale != 1:
+            found = torch.lerp(of_base, found, settings.scale)
+        merged[name] = found.to(_result_dtype(values))
         if on_progress:
             on_progress((position + 1) / len(names), f"Merging {name}")
     return merged
@@ -85,6 +110,7 @@ class Combination:
     floor: float = 0.0
     scales: Sequence[float] | None = None
     zero_rule: str = "mean"
+    settings: RuleSettings = DEFAULTS
 
     def of(self, name: str, values: Tensor, fishers: Tensor | None = None, base: Tensor | None = None) -> Tensor:
         """One tensor, or a part of it, from all models' `values` (M, *S) and `fishers` (M, *S), which are overwritten.
@@ -99,11 +125,21 @@ class Combination:
             if divisors is not None:
                 fishers.div_(divisors.reshape(-1, *[1] * (fishers.dim() - 1)))
             fallback = partial(self._fallback, name, values, base)
-        merged = RULES[self.rule].combine(values, weights, fishers, fallback)
+        merged = RULES[self.rule].combine(values, weights, fishers, fallback, **self._taken(name, base))
         # What is not finite in a model is not finite in the result, but for coordinates of the fallback.
         if not is_within(merged, -math.inf):
             _require_finite(name, values)
         return merged
+
+    def _taken(self, name: str, base: Tensor | None) -> dict[str, object]:
+        """What the rule takes beside weights and Fishers."""
+        rule = RULES[self.rule]
+        taken = {field: getattr(self.settings, field) for field in rule.settings if field != "scale"}
+        if rule.needs_base:
+            taken["base"] = base
+            if rule.needs_fisher:
+                taken["lambdas"] = self.weights
+        return {**taken, "name": name} if "seed" in taken else taken
 
     @cached_property
     def _factors(self) -> tuple[Tensor, Tensor | None]:
@@ -126,63 +162,6 @@ def _require_finite(name: str, values: Tensor) -> None:
                 f'The models cannot be merged: expected finite numbers, got NaN or infinity in "{name}" of model '
                 f"{position}. Check that every checkpoint is complete and that its training did not diverge."
             )
-
-
-def checked_settings(
-    count: int, rule: str, weights: Sequence[float] | None, *, floor: float, normalise: str, zero_rule: str
-) -> list[float]:
-    """λ of sum 1 for `count` models. Raises: RecipeError for settings that have no meaning."""
-    require_choice("rule", rule, RULES)
-    require_choice("normalisation", normalise, NORMALISATIONS)
-    require_choice("zero rule", zero_rule, ZERO_RULES)
-    _check_floor(floor)
-    if count < 2:
-        raise RecipeError(f"Nothing to merge: expected two or more models, got {count}. Add another checkpoint.")
-    return normalised_weights(weights if weights is not None else [1.0] * count, count=count)
-
-
-def normalised_weights(weights: Sequence[float], *, count: int) -> list[float]:
-    """λ divided by its sum.
-
-    Raises: RecipeError if there is not one finite number ≥ 0 for each model, or if all are zero.
-    """
-    given = [float(weight) for weight in weights]
-    if len(given) != count:
-        raise RecipeError(
-            f"The weights do not fit: expected one for each of the {count} models, got {len(given)}. "
-            "Give every model a weight."
-        )
-    if not all(math.isfinite(weight) and weight >= 0 for weight in given):
-        raise RecipeError(
-            f"The weights cannot be used: expected finite numbers of 0 or more, got {given}. Set every λ to 0 or more."
-        )
-    largest = max(given)
-    if largest == 0:
-        raise RecipeError(
-            f"The weights cannot be used: expected at least one above 0, got {given}. Raise one of the λ sliders."
-        )
-    scaled = [weight / largest for weight in given]
-    return [weight / math.fsum(scaled) for weight in scaled]
-
-
-def _check_floor(floor: float) -> None:
-    if not (isinstance(floor, int | float) and math.isfinite(floor) and floor >= 0):
-        raise RecipeError(f"The floor cannot be used: expected a finite number of 0 or more, got {floor}. Try 0.")
-
-
-def check_base(parameters: Mapping[str, Tensor], base: Mapping[str, Tensor] | None) -> None:
-    """Raises: RecipeError if there is no base; StructureError unless it has the parameters' names and shapes."""
-    if base is None:
-        raise RecipeError(
-            'zero_rule "base" needs the base checkpoint: expected its parameters, got none. '
-            'Name the base in the recipe, or choose "mean" or "target".'
-        )
-    wrong = [name for name in parameters if name not in base or base[name].shape != parameters[name].shape]
-    if wrong:
-        raise StructureError(
-            f"The base does not fit the models: expected the same parameters, got others for {quoted(wrong)}. "
-            "Name the checkpoint that the models were fine-tuned from."
-        )
 
 
 def disagreement(name: str, dtype: torch.dtype) -> StructureError:

@@ -9,9 +9,9 @@ from merging.families import body_class
 from merging.headers import is_on_hub
 from merging.metrics import Score
 from merging.recipe import Recipe
+from merging.rules import RULES
 
 TAGS = ["merge", "fisher-merging"]
-METHOD = "Method: Matena & Raffel, Merging Models with Fisher-Weighted Averaging, NeurIPS 2022 (arXiv:2111.09832)."
 
 
 def shareable_recipe(recipe: Recipe) -> Recipe:
@@ -49,7 +49,6 @@ def card_text(
     recipe = shareable_recipe(recipe)
     share = [weight / sum(recipe.weights) for weight in recipe.weights]
     models = "\n".join(f"- `{name}`: λ = {value:.3f}" for name, value in zip(names, share, strict=True))
-    settings = recipe.fisher
     return f"""---
 {_metadata(recipe, checkpoints[0], scores or {})}
 ---
@@ -57,8 +56,7 @@ def card_text(
 
 {models}
 
-Fishers: {settings.labels} labels, {settings.examples} examples, seed {settings.seed}, floor {settings.floor},
-normalised by {settings.normalise}, zero rule {settings.zero_rule}.
+{_settings(recipe)}
 {_opening(checkpoints[0], folders)}
 {_score_table(recipe, scores) if scores else "Not evaluated yet: `python -m merging evaluate recipe.yaml` does."}
 
@@ -67,8 +65,31 @@ normalised by {settings.normalise}, zero rule {settings.zero_rule}.
 ```yaml
 {recipe.to_yaml()}```
 
-{METHOD}
+Method: {RULES[recipe.rule].source}.
 """
+
+
+def _settings(recipe: Recipe) -> str:
+    """What decided the merge beside the weights."""
+    rule, own = RULES[recipe.rule], recipe.fisher
+    lines = [rule.sentence]
+    if rule.needs_fisher or rule.needs_factors:
+        lines.append(
+            f"Fishers: {own.labels} labels, {own.examples} examples, seed {own.seed}, floor {own.floor},\n"
+            f"normalised by {own.normalise}, zero rule {own.zero_rule}."
+        )
+    used = {
+        name: getattr(recipe.settings, name) for name in dict.fromkeys((*rule.settings, *recipe.settings.changed()))
+    }
+    if used:
+        lines.append("Settings of the rule: " + ", ".join(f"{name} {value:g}" for name, value in used.items()) + ".")
+    if recipe.layer_weights:
+        lines.append(
+            "Weights of their own: "
+            + ", ".join(f"{layer} {list(w)}" for layer, w in recipe.layer_weights.items())
+            + "."
+        )
+    return "\n".join(lines)
 
 
 def _shareable(value: object) -> object:

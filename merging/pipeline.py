@@ -13,6 +13,7 @@ from torch import Tensor
 from merging.checkpoints import Checkpoint, open_checkpoint
 from merging.device_memory import DeviceMemory
 from merging.devices import fitting_threads, resolve_device
+from merging.drift import drift, drift_notes, may_run_away
 from merging.estimates import fisher_of, lent_fisher
 from merging.evaluation import Prediction
 from merging.evaluation_tasks import EvaluationTask, evaluation_tasks
@@ -20,15 +21,14 @@ from merging.families import answers_in_words, fit_checkpoint, open_models
 from merging.fisher import Fisher
 from merging.lending import Lender
 from merging.limits import Limits
-from merging.merge import check_base
 from merging.metrics import PairedTest, Score, accuracy, mean_accuracy, paired_test
 from merging.parameters import check_same_structure
 from merging.preflight import preflight, unequal_heads
 from merging.prepared import Prepared
 from merging.recipe import Recipe
 from merging.references import short_name, unique_names
-from merging.rules import RULES
 from merging.tasks import Task, open_task
+from merging.weights import check_base
 
 OnProgress = Callable[[float, str], None]
 
@@ -39,7 +39,7 @@ class Result:
 
     `scores` by method (the recipe's rule, `isotropic`, `ensemble`, `experts`) and task; `singles` by model and
     task, for every task that the model's own head can do; `merged` the merged parameters by name; `timings` in
-    seconds by phase.
+    seconds by phase, `merge_seconds` by rule; `drifts` how far rules that may run away have gone, see `merging.drift`.
     """
 
     recipe: Recipe
@@ -49,6 +49,13 @@ class Result:
     merged: dict[str, Tensor]
     predictions: dict[str, dict[str, Prediction]]
     timings: dict[str, float] = field(default_factory=dict)
+    merge_seconds: dict[str, float] = field(default_factory=dict)
+    drifts: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def notes(self) -> list[str]:
+        """What a merge did beside the rule, and what to beware of, in sentences."""
+        return [*self.prepared.notes, *drift_notes(self.drifts)]
 
     def mean(self, method: str) -> float:
         """The mean accuracy of a method over the tasks."""
@@ -107,15 +114,15 @@ def _prepare_on(
         raise unequal_heads([checkpoint.label_names for checkpoint in checkpoints])
     parameters = prepared.parameters()
     check_same_structure(parameters, names)
-    if RULES[recipe.rule].needs_fisher and recipe.fisher.zero_rule == "base":
-        check_base(parameters[0], prepared.base(recipe))
+    if recipe.needs_base:
+        check_base(parameters[0], prepared.base(recipe), rule=recipe.rule, scale=recipe.settings.scale)
     # Rows and labels that do not fit show now, not after the estimates.
     for entry in tasks:
         entry.task.align(recipe.evaluation.split, checkpoints[entry.head])
-    for checkpoint, task in zip(checkpoints, own, strict=True) if RULES[recipe.rule].needs_fisher else ():
+    for checkpoint, task in zip(checkpoints, own, strict=True) if recipe.needs_fishers else ():
         task.align("fisher", checkpoint)
     with timed(timings, "fisher"):
-        if RULES[recipe.rule].needs_fisher:
+        if recipe.needs_fishers:
             prepared.fishers.extend(estimate_fishers(prepared, own, report))
     return prepared
 
@@ -163,6 +170,7 @@ def estimate_fishers(prepared: Prepared, tasks: list[Task], on_progress: OnProgr
         fisher = lent_fisher(prepared.lender, prepared.recipe, index, checkpoint, task, module, **told)
         if fisher is None:
             settings = {"settings": prepared.recipe.fisher, "device": prepared.device}
+            settings["factors"] = prepared.recipe.needs_factors
             fisher = fisher_of(checkpoint, task, module, **settings, **told)
         fishers.append(fisher.to(prepared.device))
     return fishers
@@ -176,9 +184,11 @@ def evaluate(prepared: Prepared, recipe: Recipe, *, between: Callable[[], None] 
     timings = dict(prepared.timings)
     split = recipe.evaluation.split
     with timed(timings, "merge"):
-        merged = {recipe.rule: prepared.merge(recipe)}
-        if "isotropic" in recipe.compare and recipe.rule != "isotropic":
-            merged["isotropic"] = prepared.merge(recipe, rule="isotropic")
+        merged, seconds = {}, {}
+        for rule in recipe.rules:
+            with timed(seconds, rule):
+                merged[rule] = prepared.merge(recipe, rule=rule)
+        drifts = {rule: drift(own, prepared.parameters()) for rule, own in merged.items() if may_run_away(rule, recipe)}
     with timed(timings, "evaluate"):
         predictions = _predict_methods(prepared, merged, recipe, between)
     with timed(timings, "compare"):
@@ -194,7 +204,8 @@ def evaluate(prepared: Prepared, recipe: Recipe, *, between: Callable[[], None] 
     single_scores = {
         name: {task: accuracy(prediction.correct) for task, prediction in own.items()} for name, own in singles.items()
     }
-    return Result(recipe, prepared, scores, single_scores, merged[recipe.rule], predictions, timings)
+    own = merged[recipe.rule]
+    return Result(recipe, prepared, scores, single_scores, own, predictions, timings, seconds, drifts)
 
 
 def _predict_methods(

@@ -17,7 +17,6 @@ from merging.limits import Limits, over_limits
 from merging.parameters import check_same_structure
 from merging.recipe import Recipe
 from merging.references import short_name
-from merging.rules import RULES
 from merging.tasks import Task, open_task
 
 OK, NOTE, PROBLEM = "ok", "note", "problem"
@@ -118,7 +117,7 @@ def _tried(name: str, checks: list[Check], attempt: Callable[[], object]):
 
 def _needs_base(recipe: Recipe, headers: Sequence[Header]) -> bool:
     borrows = any(header.architecture in TOWERS + TEXT_TO_TEXT for header in headers)
-    return borrows or (RULES[recipe.rule].needs_fisher and recipe.fisher.zero_rule == "base")
+    return borrows or recipe.needs_base
 
 
 def _architecture_checks(headers: Sequence[Header]) -> list[Check]:
@@ -193,7 +192,8 @@ def _dtype_check(headers: Sequence[Header]) -> Check:
 def _memory_bytes(headers: Sequence[Header], recipe: Recipe) -> int:
     """The models, one copy that takes the merged parameters, these, and a Fisher for each model."""
     numbers = max((sum(stored.count for stored in header.tensors.values()) for header in headers), default=0)
-    copies = len(headers) * (2 if RULES[recipe.rule].needs_fisher else 1) + 2
+    # Factors take 1.7 times the parameters, and as much again in float64 while a layer is merged.
+    copies = len(headers) * (4 if recipe.needs_factors else 2 if recipe.needs_fishers else 1) + 2
     return BYTES_PER_NUMBER * numbers * copies
 
 

@@ -18,9 +18,10 @@ from merging.evaluation import Batches, Fixed, Prediction, ensembled, on_device,
 from merging.evaluation_tasks import EvaluationTask
 from merging.families import answers_in_words, base_parameters
 from merging.fisher import Fisher
-from merging.flat import FlatModels, flat_models
 from merging.lending import Lender, lent_fixed
 from merging.merge import merge_parameters
+from merging.merger import Merger
+from merging.once import Once
 from merging.recipe import Recipe
 
 Parameters = dict[str, Tensor]
@@ -52,9 +53,10 @@ class Prepared:
         self.memory = self.memory or DeviceMemory(self.device)
         self._lock = threading.RLock()
         self._batches: dict[str, list[Batches]] = {}
-        self._fixed: dict[str, Fixed] = {}
+        self._fixed: Once[Fixed] = Once()
         self._bases: dict[str, dict[str, Tensor]] = {}
-        self._flats: dict[str, FlatModels | None] = {}
+        self._merger = Merger()
+        self._notes: dict[str, object] = {}
         self.at_once = AT_ONCE if fits_one_thread(self.modules[0]) else 1
         self._targets: LifoQueue[nn.Module] = LifoQueue()
         for _ in range(self.at_once):
@@ -90,26 +92,17 @@ class Prepared:
 
     def merge(self, recipe: Recipe, *, rule: str | None = None, on_progress: Callable | None = None) -> Parameters:
         """The merged parameters with the recipe's weights and Fisher settings; by its own rule, or by `rule`."""
-        settings = recipe.fisher
+        base = self.base(recipe)
 
         def on(device: str) -> Parameters:
-            asked = {"floor": float(settings.floor), "normalise": settings.normalise, "zero_rule": settings.zero_rule}
-            asked |= {"base": self.base(recipe), "on_progress": on_progress}
-            if (flat := self._flat(device)) is not None:
-                return flat.merge(rule or recipe.rule, recipe.weights, **asked)
-            asked |= {"fishers": self.fishers or None, "device": device}
-            return merge_parameters(self.parameters(), rule or recipe.rule, recipe.weights, **asked)
+            asked = {"base": base, "device": device, "on_progress": on_progress}
+            return self._merger.merge(recipe, rule or recipe.rule, self.parameters(), self.fishers, **asked)
 
         return self.memory.or_on_cpu(on, "the merge")
 
-    def _flat(self, device: str) -> FlatModels | None:
-        if device not in self._flats:  # two at once lay out the same
-            self._flats[device] = flat_models(self.parameters(), self.fishers or None, device)
-        return self._flats[device]
-
     def base(self, recipe: Recipe) -> Mapping[str, Tensor] | None:
         """The parameters of the recipe's base, opened once; None where its settings do not need them."""
-        if recipe.fisher.zero_rule != "base" or not recipe.base:
+        if not recipe.base or not (recipe.needs_base or recipe.fisher.zero_rule == "base"):
             return None
         with self._lock:
             if recipe.base not in self._bases:
@@ -121,7 +114,7 @@ class Prepared:
         """The same models and Fishers, evaluated on that many rows of each task."""
         own = copy.copy(self)
         own.recipe = replace(self.recipe, evaluation=replace(self.recipe.evaluation, examples=examples))
-        own._lock, own._batches, own._fixed, own.lender = threading.RLock(), {}, {}, None
+        own._lock, own._batches, own._fixed, own.lender = threading.RLock(), {}, Once(), None
         return own
 
     def predict_merged(
@@ -158,6 +151,12 @@ class Prepared:
         keep = self.recipe.heads == "keep" or answers_in_words(self.checkpoints[0])
         return [with_body(self.modules[entry.head], target.base_model) if keep else target for entry in self.tasks]
 
+    def kept(self, key: str, make: Callable[[], object]) -> object:
+        """What `make` says about the models and Fishers, asked once."""
+        if key not in self._notes:  # two at once find the same
+            self._notes[key] = make()
+        return self._notes[key]
+
     @property
     def notes(self) -> list[str]:
         """What a merge does beside the rule, in sentences."""
@@ -188,10 +187,7 @@ class Prepared:
 
     def fixed_predictions(self, split: str, pause: Callable[[], None] | None = None) -> Fixed:
         """What no weight changes, computed once: each single model by name and task; the ensemble by task. See `predict`."""
-        with self._lock:
-            if split not in self._fixed:
-                self._fixed[split] = self._predict_fixed(split, pause)
-            return self._fixed[split]
+        return self._fixed.get(split, partial(self._predict_fixed, split), pause)
 
     def batches(self, split: str) -> list[Batches]:
         """The split of every task, on the device; equal inputs are stored once."""
@@ -206,8 +202,7 @@ class Prepared:
         """The memory that the models and their Fishers take."""
         models = [sum(tensor.nbytes for tensor in module.parameters()) for module in self.modules]
         fishers = sum(tensor.nbytes for fisher in self.fishers for tensor in fisher.values())
-        flat = sum(one.size_bytes() for one in list(self._flats.values()) if one is not None)
-        return sum(models) + (self.at_once + self._patient.qsize()) * models[0] + fishers + flat
+        return sum(models) + (self.at_once + self._patient.qsize()) * models[0] + fishers + self._merger.size_bytes()
 
     def _encoded(self, entry: EvaluationTask, split: str, index: int) -> Batches:
         chosen, seed = self.recipe.evaluation.examples, self.recipe.fisher.seed

@@ -1,24 +1,18 @@
 """A recipe: everything that decides a merge, as one YAML file."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
-from merging.documents import Unreadable, is_plain, read_text, read_yaml, write_yaml
-from merging.errors import RecipeError, nearest, quoted, require_choice, shown
-from merging.gradients import LABELS
+from merging.documents import Unreadable, read_text, read_yaml, write_yaml
+from merging.errors import RecipeError, nearest, quoted, shown
 from merging.headers import pinned_reference
-from merging.merge import NORMALISATIONS, ZERO_RULES, normalised_weights
 from merging.pools import Pool
-from merging.rules import RULES
-from merging.tasks import SPLITS
+from merging.recipe_checks import check_fields, number_of
+from merging.rules import RULES, RuleSettings
+from merging.weights import needs_base
 
-HEADS = ("keep", "merge")
-DEVICES = ("auto", "cuda", "mps", "cpu")
 COMPARISONS = ("isotropic", "ensemble", "experts")
-# What every generator of random numbers takes.
-LARGEST_SEED = 2**31
 
 
 @dataclass(frozen=True)
@@ -53,25 +47,51 @@ class EvaluationSettings:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides a merge."""
+    """Everything that decides a merge.
+
+    `settings` are those of the rules; `layer_weights` other weights (one for each model) for the parameters of some layers.
+    """
 
     models: tuple[ModelEntry, ...]
     rule: str = "fisher"
+    settings: RuleSettings = field(default_factory=RuleSettings)
     fisher: FisherSettings = field(default_factory=FisherSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     heads: str = "keep"
     device: str = "auto"
     base: str | None = None
+    layer_weights: Mapping[str, Sequence[float]] = field(default_factory=dict)
     compare: tuple[str, ...] = COMPARISONS
     version: int = 1
 
     def __post_init__(self) -> None:
-        _check(self)
+        check_fields(self)
 
     @property
     def weights(self) -> list[float]:
         """The models' λ as set, before normalisation."""
         return [model.weight for model in self.models]
+
+    @property
+    def rules(self) -> tuple[str, ...]:
+        """The rules that are carried out: its own, then those that it is compared with."""
+        return (self.rule, *(name for name in dict.fromkeys(self.compare) if name in RULES and name != self.rule))
+
+    @property
+    def needs_factors(self) -> bool:
+        """Whether a rule takes the layers' Kronecker factors."""
+        return any(RULES[rule].needs_factors for rule in self.rules)
+
+    @property
+    def needs_fishers(self) -> bool:
+        """Whether a rule takes what only an estimate can give."""
+        return self.needs_factors or any(RULES[rule].needs_fisher for rule in self.rules)
+
+    @property
+    def needs_base(self) -> bool:
+        """Whether a rule takes the base's parameters."""
+        asked = {"zero_rule": self.fisher.zero_rule, "scale": self.settings.scale}
+        return any(needs_base(rule, **asked) for rule in self.rules)
 
     def with_weights(self, weights: Sequence[float]) -> "Recipe":
         """The same recipe with other λ."""
@@ -87,6 +107,10 @@ class Recipe:
         """YAML that `from_yaml` reads back to an equal recipe; settings without effect are left out."""
         content = {"version": self.version, "models": [asdict(model) for model in self.models]}
         content |= {"rule": self.rule, "fisher": asdict(self.fisher)}
+        if self.settings.changed():
+            content["settings"] = self.settings.changed()
+        if self.layer_weights:
+            content["layer_weights"] = {str(layer): list(own) for layer, own in self.layer_weights.items()}
         evaluation = asdict(self.evaluation)
         evaluation["tasks"] = list(self.evaluation.tasks)
         if not self.evaluation.tasks:
@@ -159,10 +183,14 @@ def _from_mapping(content: object) -> Recipe:
                 f'Model {position} is incomplete: expected "checkpoint" and "task", got {quoted(entry)}. Add what is missing.'
             )
         named = entry["checkpoint"] if isinstance(entry["checkpoint"], list | dict) else str(entry["checkpoint"])
-        entries.append(ModelEntry(named, entry["task"], _number("weight", entry.get("weight", 1.0))))
+        entries.append(ModelEntry(named, entry["task"], number_of("weight", entry.get("weight", 1.0))))
     content["models"] = tuple(entries)
     if "fisher" in content:
         content["fisher"] = FisherSettings(**_section("fisher", content["fisher"], FisherSettings))
+    if "settings" in content:
+        content["settings"] = RuleSettings(**_section("settings", content["settings"], RuleSettings))
+    if "layer_weights" in content:
+        content["layer_weights"] = _layer_weights(content["layer_weights"])
     if "evaluation" in content:
         evaluation = _section("evaluation", content["evaluation"], EvaluationSettings)
         evaluation["tasks"] = _listed("evaluation's tasks", evaluation.get("tasks"))
@@ -170,6 +198,17 @@ def _from_mapping(content: object) -> Recipe:
     if "compare" in content:
         content["compare"] = _listed("comparisons", content["compare"])
     return Recipe(**content)
+
+
+def _layer_weights(content: object) -> dict[str, tuple[float, ...]]:
+    if not isinstance(content, Mapping | None):
+        raise RecipeError(
+            f"The layers' weights cannot be read: expected layers and lists of weights, got {shown(content)}. Mend the recipe."
+        )
+    return {
+        str(layer): tuple(number_of("weight", weight) for weight in _listed(f'weights of layer "{layer!s:.40}"', own))
+        for layer, own in (content or {}).items()
+    }
 
 
 def _listed(what: str, content: object) -> tuple[object, ...]:
@@ -190,59 +229,3 @@ def _section(what: str, content: object, shape: type) -> dict[str, object]:
                 f'The {what} has an unknown field: expected {quoted(known, 12)}, got "{name!s:.80}". {nearest(name, known)}'
             )
     return dict(content)
-
-
-def _check(recipe: Recipe) -> None:
-    if recipe.version != 1:
-        raise RecipeError(
-            f"The recipe cannot be read: expected version 1, got {shown(recipe.version)}. Update the program."
-        )
-    if len(recipe.models) < 2:
-        raise RecipeError(f"Nothing to merge: expected two or more models, got {len(recipe.models)}. Add a model.")
-    for entry in recipe.models:
-        _require_reference("checkpoint", entry.checkpoint, str)
-    for task in [*[entry.task for entry in recipe.models], *recipe.evaluation.tasks]:
-        _require_reference("task", task, str | Mapping)
-    _require_reference("base", recipe.base, str | None)
-    normalised_weights(recipe.weights, count=len(recipe.models))
-    require_choice("rule", recipe.rule, RULES)
-    require_choice("kind of labels", recipe.fisher.labels, LABELS)
-    require_choice("normalisation", recipe.fisher.normalise, NORMALISATIONS)
-    require_choice("zero rule", recipe.fisher.zero_rule, ZERO_RULES)
-    require_choice("split", recipe.evaluation.split, SPLITS)
-    require_choice("way of treating heads", recipe.heads, HEADS)
-    require_choice("device", recipe.device, DEVICES)
-    if recipe.fisher.zero_rule == "base" and RULES[recipe.rule].needs_fisher and not recipe.base:
-        raise RecipeError(
-            'zero_rule "base" needs the base checkpoint: expected it under "base", got none. '
-            'Name the base in the recipe, or choose "mean" or "target".'
-        )
-    for method in recipe.compare:
-        require_choice("comparison", method, COMPARISONS)
-    floor = _number("floor", recipe.fisher.floor)
-    if not (math.isfinite(floor) and floor >= 0):
-        raise RecipeError(f"The floor cannot be used: expected a finite number of 0 or more, got {floor}. Try 0.")
-    if isinstance(recipe.fisher.seed, bool) or not isinstance(recipe.fisher.seed, int) or recipe.fisher.seed < 0:
-        raise RecipeError(
-            f"The seed cannot be used: expected a whole number of 0 or more, got {shown(recipe.fisher.seed)}."
-        )
-    if recipe.fisher.seed > LARGEST_SEED:
-        raise RecipeError(f"The seed cannot be used: expected at most {LARGEST_SEED}, got {recipe.fisher.seed:.3g}.")
-    for what, examples in (("fisher", recipe.fisher.examples), ("evaluation", recipe.evaluation.examples)):
-        if examples != "all" and (isinstance(examples, bool) or not isinstance(examples, int) or examples < 1):
-            raise RecipeError(
-                f'The {what} examples cannot be used: expected a whole number of 1 or more, or "all", got {shown(examples)}.'
-            )
-
-
-def _require_reference(what: str, value: object, kind: type) -> None:
-    if not isinstance(value, kind) or not is_plain(value):
-        expected = "a task, or its fields as text, numbers and lists" if what == "task" else "a checkpoint"
-        raise RecipeError(f"The {what} cannot be opened: expected {expected}, got {shown(value)}. Mend the recipe.")
-
-
-def _number(what: str, value: object) -> float:
-    try:
-        return float(value)  # of a text, too: YAML reads 1e-6 (no dot) as one
-    except (TypeError, ValueError, OverflowError):
-        raise RecipeError(f"The {what} cannot be used: expected a number, got {shown(value)}.") from None

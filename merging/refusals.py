@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from merging.errors import CheckpointError, quoted
+from merging.readers import is_shared, reader, token_for
 
 ATTEMPTS = 3  # of a question; within one transfer the client itself goes on from where it broke, five times
 REVOKED = "Invalid credentials in Authorization header"  # what the Hub says of a token that is none (any more)
-LOG_IN = 'set HF_TOKEN to a token of an account that may read it, or run "hf auth login"'
 
 Answer = TypeVar("Answer")
 
@@ -19,10 +19,17 @@ class HubUnreachable(CheckpointError):
     """No connection to the Hub, or offline mode."""
 
 
-def asked(reference: str, ask: Callable[[bool | None], Answer], token: bool | None) -> Answer:
+def log_in() -> str:
+    """What to do to read what is private."""
+    if is_shared():
+        return "press “Sign in with Hugging Face”, with an account that may read it"
+    return 'set HF_TOKEN to a token of an account that may read it, or run "hf auth login"'
+
+
+def asked(reference: str, ask: Callable[[bool | str | None], Answer], token: bool | None) -> Answer:
     """What `ask(token)` gives; once more without a token that is refused, and again after a broken connection.
 
-    `token` is None for the user's own, or False for none.
+    `token` is None for the user's own, in whose place a reader's goes, or False for none.
 
     Raises: CheckpointError, which says how to go on; HubUnreachable without a connection.
     """
@@ -31,13 +38,13 @@ def asked(reference: str, ask: Callable[[bool | None], Answer], token: bool | No
     last: Exception | None = None
     for _ in range(ATTEMPTS):
         try:
-            return ask(token)
+            return ask(token_for(token))
         except OfflineModeIsEnabled as problem:
             raise HubUnreachable(_unreachable(reference, "offline mode")) from problem
         except HfHubHTTPError as problem:
             last = problem
-            if token is None and _is_refused_token(problem):
-                _warn_of_revoked_token()
+            if token is None and is_refused_token(problem):
+                warn_of_refused_token("checkpoints")
                 token = False
             elif problem.response.status_code < 500:
                 raise CheckpointError(_refusal(reference, problem, token)) from problem
@@ -62,19 +69,22 @@ def _is_malformed(problem: Exception) -> bool:
     return isinstance(problem, EntryNotFoundError | HFValidationError | SafetensorsParsingError)
 
 
-def _is_refused_token(problem: Exception) -> bool:
-    """Whether the Hub refuses the user's token itself, not what it may read."""
+def is_refused_token(problem: Exception) -> bool:
+    """Whether the Hub refuses the user's or reader's token itself, not what it may read."""
     from huggingface_hub import get_token
-    from huggingface_hub.errors import RepositoryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
-    is_about_repository = isinstance(problem, RepositoryNotFoundError)  # a gated one included
-    return problem.response.status_code == 401 and not is_about_repository and get_token() is not None
+    if not isinstance(problem, HfHubHTTPError) or isinstance(problem, RepositoryNotFoundError):  # a gated one included
+        return False
+    return problem.response.status_code == 401 and (reader() is not None or get_token() is not None)
 
 
-def _warn_of_revoked_token() -> None:
+def warn_of_refused_token(what: str) -> None:
+    """Warns that it goes on without the token. `what` are checkpoints or datasets."""
+    new = "a new login" if reader() else "a new HF_TOKEN"
     warnings.warn(
         "Your Hugging Face token is refused: expected a valid one, got one that was revoked or mistyped. "
-        "Going on without it; private and gated checkpoints need a new HF_TOKEN.",
+        f"Going on without it; private and gated {what} need {new}.",
         stacklevel=4,
     )
 
@@ -85,14 +95,14 @@ def _refusal(reference: str, problem: Exception, token: bool | None) -> str:
     if isinstance(problem, GatedRepoError):
         return (
             f'"{reference}" cannot be had: expected a repository that you may read, got a gated one. '
-            f"Accept its licence on its page on the Hub, then {LOG_IN}."
+            f"Accept its licence on its page on the Hub, then {log_in()}."
         )
     if isinstance(problem, RepositoryNotFoundError):
-        near = nearest_ids(reference.split("@")[0], token)
+        near = nearest_ids(reference.split("@")[0], token_for(token))
         hint = f"Did you mean {quoted(near)}? " if near else "Check the spelling. "
         return (
             f'"{reference}" cannot be had: expected the id of a model on the Hugging Face Hub, got one that does not '
-            f"exist, or is private. {hint}If it is private, {LOG_IN}."
+            f"exist, or is private. {hint}If it is private, {log_in()}."
         )
     return (
         f'"{reference}" cannot be had: expected a repository on the Hugging Face Hub, got "{_first_line(problem)}". '
@@ -107,7 +117,7 @@ def _no_place(reference: str, problem: OSError) -> str:
     )
 
 
-def nearest_ids(repository: str, token: bool | None, *, kind: str = "model") -> list[str]:
+def nearest_ids(repository: str, token: bool | str | None, *, kind: str = "model") -> list[str]:
     """Up to three ids of models or datasets like this one: by the Hub's search, else among those in the cache."""
     from huggingface_hub import HfApi, scan_cache_dir
     from huggingface_hub.errors import CacheNotFound, HTTPError, OfflineModeIsEnabled
@@ -120,6 +130,8 @@ def nearest_ids(repository: str, token: bool | None, *, kind: str = "model") -> 
         for search in searches:
             found += [one.id for one in listed(**search, limit=50, token=token)]
     except (HTTPError, OfflineModeIsEnabled, OSError, ValueError):
+        if is_shared():
+            return []
         try:
             found += [cached.repo_id for cached in scan_cache_dir().repos if cached.repo_type == kind]
         except (CacheNotFound, OSError):

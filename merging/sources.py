@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
-from merging.dataset_library import library
+from merging.dataset_library import library, no_room
 from merging.errors import TaskError, quoted, shown
 from merging.hub_datasets import load_rows
 from merging.own_data import require_own_pictures
@@ -181,9 +181,8 @@ def _read_file(path: Path, modified_ns: int):
         if path.stat().st_size == 0 or "corresponds to no data" in str(problem):
             raise TaskError(f'"{path.name}" has no rows: expected at least one, got 0. Add data.') from problem
         reason = str(problem.__cause__ or problem).strip()[:200]
-        raise TaskError(
-            f'"{path.name}" cannot be read: expected {path.suffix} data, got {reason!r}. Mend the file.'
-        ) from problem
+        told = no_room(problem) or f"expected {path.suffix} data, got {reason!r}. Mend the file."
+        raise TaskError(f'"{path.name}" cannot be read: {told}') from problem
 
 
 def _rows_folder(path: Path) -> str | None:
@@ -215,10 +214,11 @@ def _read_images(folder: Path, parts: tuple[str, ...], stamp: int):
             "imagefolder", data_files=patterns, drop_labels=False, drop_metadata=True, cache_dir=_rows_folder(folder)
         )
     except Exception as problem:
-        raise TaskError(
-            f'"{folder.name}" cannot be read: expected class folders with pictures, got {str(problem).strip()[:200]!r}. '
+        told = no_room(problem) or (
+            f"expected class folders with pictures, got {str(problem).strip()[:200]!r}. "
             "Put the pictures of each class into a folder of its name."
-        ) from problem
+        )
+        raise TaskError(f'"{folder.name}" cannot be read: {told}') from problem
     return {part: found[f"part{number}"] for number, part in enumerate(parts)}
 
 

@@ -32,6 +32,7 @@ from merging.stored_names import Layout
 from merging.streaming import FileMerge, exchange_body
 from merging.tasks import Task
 from merging.tensor_files import TensorFiles
+from merging.weights import require_plain
 
 OnProgress = Callable[[float, str], None]
 
@@ -55,6 +56,7 @@ def stream(recipe: Recipe, folder: str | Path, on_progress: OnProgress | None = 
     report = on_progress or (lambda fraction, text: None)
     folder = Path(folder).expanduser()
     require_exportable(folder)
+    require_plain(recipe.rule, scale=recipe.settings.scale, layer_weights=recipe.layer_weights)
     timings: dict[str, float] = {}
     with timed(timings, "open"):
         opened = open_recipe(recipe, report)

@@ -14,7 +14,7 @@ from merging.chunks import CHUNK, Chunks, Reporter, Source, as_source
 from merging.errors import ExportError, StructureError
 from merging.folders import replace_folder, require_space
 from merging.headers import weight_files
-from merging.merge import Combination, check_base, checked_settings, disagreement
+from merging.merge import Combination, disagreement
 from merging.parameters import check_same_structure
 from merging.rules import RULES
 from merging.scales import (
@@ -29,6 +29,7 @@ from merging.scales import (
 )
 from merging.shards import write_shards
 from merging.tensor_files import StoredTensor, TensorFiles
+from merging.weights import check_base, checked_settings, require_plain
 
 OnProgress = Callable[[float, str], None]
 Names = Collection[str] | Callable[[str], bool]
@@ -100,7 +101,8 @@ class FileMerge:
     chunk: int = CHUNK
 
     def __enter__(self) -> "FileMerge":
-        settings = {"floor": self.floor, "normalise": self.normalise, "zero_rule": self.zero_rule}
+        require_plain(self.rule)
+        settings = {name: getattr(self, name) for name in ("floor", "normalise", "zero_rule")}
         lambdas = checked_settings(len(self.sources), self.rule, self.weights, **settings)
         self._lambdas = torch.tensor(lambdas, dtype=torch.float64)
         with ExitStack() as opened:
@@ -111,8 +113,8 @@ class FileMerge:
                 self._ruled = {name: one for name, one in merged.items() if not _is_among(name, self.averaged)}
                 self._open_fishers(opened)
             self._opened = opened.pop_all()
-        count = len(self._models)
-        self._values, self._curvature, self._at_base = (Chunks(rows, self.chunk) for rows in (count, count, 1))
+        rows = (len(self._models), len(self._models), 1)
+        self._values, self._curvature, self._at_base = (Chunks(count, self.chunk) for count in rows)
         self._summed = Chunks(1, 2 * self.chunk)
         return self
 
@@ -210,7 +212,7 @@ class FileMerge:
     def _rounded(self, tensor: StoredTensor, merged: Tensor) -> Tensor:
         """In the result's dtype. Raises: StructureError if that cannot hold it."""
         result = merged.to(self._result_dtype(tensor))
-        # A result lies between the models' numbers, which are finite: only a narrower dtype can lose it.
+        # It lies between the models' finite numbers: only a narrower dtype can lose it.
         widest = max(torch.finfo(own[tensor.name].dtype).max for own in self._models)
         if torch.finfo(result.dtype).max < widest and not is_within(result, -math.inf):
             raise StructureError(
@@ -240,8 +242,7 @@ class FileMerge:
 
 
 def _opened(source: Tensors, opened: ExitStack) -> Source:
-    found = as_source(source)
-    # What came open stays open.
+    found = as_source(source)  # what came open stays open
     return opened.enter_context(found) if isinstance(found, TensorFiles) and found is not source else found
 
 

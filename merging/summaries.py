@@ -107,7 +107,7 @@ def _describe_hub(about: Mapping[str, object]) -> TaskSummary:
 
     dataset, config, revision = str(about["dataset"]), about.get("config"), about.get("revision")
 
-    def ask(token: bool | None):
+    def ask(token: bool | str | None):
         commit = check_card(dataset, revision, token)
         configs = get_dataset_config_names(dataset, revision=commit, token=token)
         if config is None and len(configs) > 1 and "default" not in configs:

@@ -149,7 +149,12 @@ def _padded(rows: list[Tensor]) -> dict[str, Tensor]:
     return {"input_ids": ids, "attention_mask": (ids > 0).long()}
 
 
-RULES = ("isotropic", "fisher")
+# Weighted means of each coordinate; and what other rules do with it.
+AVERAGES = ("isotropic", "fisher", "row")
+PLAIN = ("isotropic", "fisher")
+VECTORS = ("ugm", "task_arithmetic", "ties", "dare", "slerp")
+LAYERS = ("kfac", "regmean", "regmean_weighted")
+RULES = (*AVERAGES, *LAYERS, *VECTORS)
 NORMALISATIONS = ("trace", "l2", "none")
 ZERO_RULES = ("mean", "target", "base")
 

@@ -20,7 +20,7 @@ from types import ModuleType
 import app
 if "--mcp" in sys.argv:
     sys.modules["mcp"] = ModuleType("mcp")
-app.begin = app.FOLDERS.begin = lambda *arguments: None
+app.begin = app.FOLDERS.begin = lambda *arguments, **named: None
 app.gr.Blocks.launch = lambda page, **settings: print(settings["mcp_server"])
 app.main()
 """

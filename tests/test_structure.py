@@ -17,13 +17,16 @@ LEVELS = {
     "devices": 0.5,
     "claims": 0.5,  # of configurations, against what is stored
     "documents": 0.5,  # YAML and JSON that strangers wrote
+    "once": 0.5,
     "references": 0.5,
     "rules": 1,
     "scales": 1,
     "gradients": 1,
     "ensemble": 1,
     "metrics": 1,
+    "readers": 0.5,  # of the Hub: in whose name
     "refusals": 1,  # of the Hub, as messages
+    "downloads": 1.1,
     "hub": 1.2,
     "headers": 1.4,  # of checkpoints, before their weights are read
     "leftovers": 0.5,  # of killed processes
@@ -56,24 +59,33 @@ LEVELS = {
     "families": 2.6,  # a checkpoint and its task as one model
     "suggestions": 3.2,  # of an alignment, from predictions
     "fisher": 3,
+    "weights": 1.5,  # and settings of a merge
+    "layer_factors": 1,
+    "whole_fisher": 3,
+    "layer_merge": 2,
     "merge": 3,
     "streaming": 3.2,
     "flat": 3.2,  # small models as one tensor
     "stored_names": 3.6,
     "evaluation": 3,
+    "forward_passes": 1,
     "evaluation_tasks": 3,
     "recipe": 3.5,  # checks a recipe's words against merge's
+    "recipe_checks": 3.4,
     "blueprints": 3.5,  # of models, without their weights
     "limits": 3.55,  # of what strangers may ask for
     "preflight": 3.6,
     "lending": 3.6,  # what is asked of a device that is lent
+    "merger": 3.65,  # with any weights
     "prepared": 3.7,
+    "drift": 3.7,  # of a merge from its models' mean
     "diagnostics": 4.5,  # its modules stand a level lower, some on the pipeline's result
     "diagnostics.*": 4,
     "search": 4.5,
     "search.*": 4,
     "estimates": 4,
     "pipeline": 5,
+    "advice": 5.2,  # which rule to try
     "lent_work": 5.2,  # what is done there
     "publish": 1.5,  # an exported folder on the Hub
     "model_card": 5.3,

@@ -9,9 +9,11 @@ from merging.diagnostics.mixing import FisherPercentiles, MixingHistogram, fishe
 from merging.diagnostics.planes import LossPlane, loss_plane
 from merging.diagnostics.quality import FisherQuality, fisher_quality
 from merging.diagnostics.similarity import Similarity, similarity
+from merging.diagnostics.tradeoffs import COSTS, Tradeoff, front, tradeoffs
 from merging.diagnostics.uses import GrowingMerge, ShareCurves, growing_merge, share_curves
 
 __all__ = [
+    "COSTS",
     "Cost",
     "Costs",
     "Distances",
@@ -27,10 +29,12 @@ __all__ = [
     "Similarity",
     "TaskMatrix",
     "TensorFacts",
+    "Tradeoff",
     "distances_moved",
     "fisher_map",
     "fisher_percentiles",
     "fisher_quality",
+    "front",
     "growing_merge",
     "loss_plane",
     "measure_costs",
@@ -40,4 +44,5 @@ __all__ = [
     "similarity",
     "task_matrix",
     "tensor_facts",
+    "tradeoffs",
 ]

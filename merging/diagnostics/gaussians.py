@@ -1,11 +1,12 @@
 """Two models of two parameters with quadratic log-likelihoods: where each merging rule puts their merge.
 
 Near its optimum every model's log-likelihood is such a quadratic, with the Fisher information as its curvature; here it
-is one everywhere, so that the best merge is known exactly.
+is one everywhere, so that the best merge is known exactly. Such a model is a linear layer of two inputs and one output, with
+Gaussian noise: the factor A of its inputs is the whole Fisher, that of its output is the number 1.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy
@@ -13,9 +14,13 @@ import torch
 from jaxtyping import Float
 
 from merging.errors import RecipeError
-from merging.merge import merge_parameters, normalised_weights
+from merging.merge import merge_parameters
+from merging.rules import RuleSettings
+from merging.rules.full import full
+from merging.rules.kronecker import conditioned, kfac
+from merging.weights import normalised_weights
 
-# An eigenvalue below this part of the largest one counts as 0: its direction has no curvature.
+# An eigenvalue below this part of the largest one counts as 0, as in `full`: its direction has no curvature.
 SINGULAR = 1e-12
 
 
@@ -53,7 +58,8 @@ class Gaussian:
 class Optimum:
     """Where a rule puts the merge, and its `loss`; `unanswered` names the parameters (1, 2) that the rule says nothing on.
 
-    There the point takes the λ-weighted mean, as `zero_rule="mean"` does in a merge.
+    There the point takes the λ-weighted mean, as `zero_rule="mean"` does in a merge. K-FAC has an answer wherever a model
+    has any Fisher: its damping gives one.
     """
 
     rule: str
@@ -62,11 +68,22 @@ class Optimum:
     unanswered: tuple[int, ...] = ()
 
 
-def optima(models: Sequence[Gaussian], weights: Sequence[float]) -> dict[str, Optimum]:
-    """The merges by `isotropic`, `diagonal` and `full` Fisher; the full one has the smallest loss of all points.
+@dataclass(frozen=True)
+class Step:
+    """A rule of the ladder: its loss above the least there is, and what it `gained` on the rule before, < 0 if it lost."""
+
+    rule: str
+    excess: float
+    gained: float | None = None  # of the first one
+
+
+def optima(
+    models: Sequence[Gaussian], weights: Sequence[float], settings: RuleSettings | None = None
+) -> dict[str, Optimum]:
+    """The merges by `isotropic`, `diagonal`, `kfac` and `full` Fisher; the full one has the smallest loss of all points.
 
     isotropic: Σ λᵢ θᵢ. diagonal: θ*ⱼ = Σ λᵢ Fᵢⱼⱼ θᵢⱼ / Σ λᵢ Fᵢⱼⱼ. full: θ* = (Σ λᵢ Fᵢ)⁻¹ Σ λᵢ Fᵢ θᵢ, and where Σ λᵢ Fᵢ
-    is singular the point of that valley that lies nearest to the isotropic one.
+    is singular the point of that valley that lies nearest to the isotropic one. kfac: the same with `kept_fisher`.
 
     Raises: RecipeError for weights that cannot be normalised.
     """
@@ -75,13 +92,35 @@ def optima(models: Sequence[Gaussian], weights: Sequence[float]) -> dict[str, Op
     diagonals = [{"θ": torch.tensor(model.fisher.diagonal().copy())} for model in models]
     plain = merge_parameters(parameters, "isotropic", lambdas)["θ"].numpy()
     own = merge_parameters(parameters, "fisher", lambdas, fishers=diagonals, normalise="none")["θ"].numpy()
+    values, fishers = torch.stack([own["θ"] for own in parameters]), _stacked(models)
+    whole = full(values, torch.tensor(lambdas, dtype=torch.float64), fishers).numpy()
     curvature = total_fisher(models, lambdas)
     silent = tuple(index + 1 for index in (0, 1) if curvature[index, index] == 0)
-    points = {"isotropic": (plain, ()), "diagonal": (own, silent), "full": _full(models, lambdas, curvature, plain)}
+    points = {
+        "isotropic": (plain, ()),
+        "diagonal": (own, silent),
+        "kfac": (_kfac(values, lambdas, fishers, settings or RuleSettings()), silent if len(silent) == 2 else ()),
+        "full": (whole, _flat(curvature)),
+    }
     return {
         rule: Optimum(rule, (float(point[0]), float(point[1])), loss_at(models, lambdas, point), unanswered)
         for rule, (point, unanswered) in points.items()
     }
+
+
+def ladder(found: Mapping[str, Optimum]) -> list[Step]:
+    """What each of the `optima` loses above the full Fisher, and gains on the one before it."""
+    excess = {rule: max(0.0, own.loss - found["full"].loss) for rule, own in found.items()}
+    before = [None, *list(excess.values())[:-1]]
+    gains = [None if last is None else last - own for last, own in zip(before, excess.values(), strict=True)]
+    return [Step(rule, own, gain) for (rule, own), gain in zip(excess.items(), gains, strict=True)]
+
+
+def kept_fisher(model: Gaussian, settings: RuleSettings | None = None) -> Float[numpy.ndarray, " 2 2"]:
+    """What K-FAC makes of F: αF + (1 − α) diag F + δ (tr F/2) I; α is `settings.shrinkage`, δ `settings.damping`."""
+    settings = settings or RuleSettings()
+    fisher = _stacked([model])
+    return (_traces(fisher) * conditioned(fisher, damping=settings.damping, shrinkage=settings.shrinkage))[0].numpy()
 
 
 def total_fisher(models: Sequence[Gaussian], weights: Sequence[float]) -> Float[numpy.ndarray, " 2 2"]:
@@ -108,14 +147,27 @@ def ellipse(
     return numpy.asarray(centre) + (circle * numpy.minimum(radii, reach)) @ directions.T
 
 
-def _full(models, lambdas, curvature, plain) -> tuple[Float[numpy.ndarray, " 2"], tuple[int, ...]]:
-    pull = sum(w * model.fisher @ numpy.array(model.centre) for w, model in zip(lambdas, models, strict=True))
+def _kfac(values, lambdas, fishers, settings: RuleSettings) -> Float[numpy.ndarray, " 2"]:
+    """As `LayerMerge` does it for one layer: what `conditioned` divides by goes into the shares."""
+    lambdas = torch.tensor(lambdas, dtype=torch.float64)[:, None]
+    shares = lambdas * _traces(fishers)[:, 0]
+    shares = torch.where(shares.sum(0) > 0, shares, lambdas)
+    inputs = conditioned(fishers, damping=settings.damping, shrinkage=settings.shrinkage)[:, None]
+    outputs = torch.ones(len(values), 1, 1, 1, dtype=torch.float64)
+    return kfac(values[:, None, None], shares, inputs, outputs)[0, 0].numpy()
+
+
+def _stacked(models: Sequence[Gaussian]) -> torch.Tensor:
+    return torch.stack([torch.tensor(model.fisher, dtype=torch.float64) for model in models])
+
+
+def _traces(fishers: torch.Tensor) -> torch.Tensor:
+    return fishers.diagonal(dim1=-2, dim2=-1).sum(-1)[:, None, None]
+
+
+def _flat(curvature: Float[numpy.ndarray, " 2 2"]) -> tuple[int, ...]:
+    """The parameters that a direction without curvature touches."""
     curvatures, directions = numpy.linalg.eigh(curvature)
     flat = curvatures <= SINGULAR * max(curvatures.max(), 0)
-    if not flat.any():
-        return numpy.linalg.solve(curvature, pull), ()
-    # A step from the isotropic point along the directions that have a curvature: in the others there is no answer.
-    offset = directions.T @ (pull - curvature @ plain)
-    step = numpy.where(flat, 0, offset / numpy.where(flat, 1, curvatures))
-    touched = numpy.abs(directions[:, flat]).max(axis=1) > 1e-6
-    return plain + directions @ step, tuple(index + 1 for index in (0, 1) if touched[index])
+    touched = numpy.abs(directions[:, flat]).max(axis=1, initial=0) > 1e-6
+    return tuple(index + 1 for index in (0, 1) if touched[index])

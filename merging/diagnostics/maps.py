@@ -8,11 +8,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from merging.merge import normalised_weights
 from merging.parameters import KINDS, layers_of, place_of
 from merging.prepared import Prepared
 from merging.recipe import Recipe
 from merging.scales import check_fisher, fisher_scales, require_fishers
+from merging.weights import normalised_weights
 
 
 @dataclass(frozen=True, eq=False)

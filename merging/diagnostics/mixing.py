@@ -9,11 +9,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from merging.diagnostics.maps import require_sound_fishers
-from merging.merge import normalised_weights
 from merging.prepared import Prepared
 from merging.recipe import Recipe
 from merging.rules import mixing_weights
 from merging.scales import fisher_scales
+from merging.weights import normalised_weights
 
 BINS = 50
 PIECE = 2**20  # coordinates of each model that are held at once, in float64

@@ -1,5 +1,6 @@
 """The calls' answer for a few examples beside plain autograd's, one example at a time, for all parameters."""
 
+import warnings
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -18,6 +19,10 @@ TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-3, torch.float16: 0.05, torc
 # Relative to the largest tensor: below it both sides are rounding (an attention key's bias has none in mathematics).
 ROUNDING = {torch.float64: 1e-14, torch.float32: 1e-9, torch.float16: 1e-4, torch.bfloat16: 1e-4}
 GROUP_BYTES = 64 * 2**20
+
+
+class FallbackWarning(UserWarning):
+    """Some parameters are estimated one example at a time: right, and slower."""
 
 
 class Verdict(NamedTuple):
@@ -53,6 +58,15 @@ def checked(model: nn.Module, inputs: Mapping[str, object], recording: Recording
     reasons = _disagreements(model, inputs, recording.totals, logits.detach())
     numbers = sum(value.numel() for value in inputs.values() if isinstance(value, Tensor))
     return Verdict(reasons, kept.bytes / max(1, numbers))
+
+
+def warn_of(fallbacks: Mapping[str, str]) -> None:
+    """One warning for every reason, with the first of its parameters."""
+    for reason in dict.fromkeys(fallbacks.values()):
+        names = [f'"{name}"' for name, why in fallbacks.items() if why == reason]
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        text = f"One example at a time, and so slower: {', '.join(names[:3])}{more}, since {reason}."
+        warnings.warn(text, FallbackWarning, stacklevel=3)
 
 
 def _probe(logits: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from merging.gradients.accumulation import Scratch, add_squares
+from merging.gradients.kronecker import FactorSums
 from merging.gradients.layers import Call, parts_of
 from merging.gradients.memory import Kept, is_out_of_memory
 from merging.gradients.parts import Part
@@ -46,6 +47,7 @@ class Recording:
         self.scale: Tensor | None = None
         self.layouts = layouts
         self.scratch = Scratch()
+        self.factors: FactorSums | None = None
         self.done: set[tuple[str, int]] = set()
         self.seen: set[str] = set()
         self._uses: dict[str, int] = {}
@@ -185,8 +187,17 @@ class Recording:
         parts = self._waiting.pop(name)
         if self._is_wanted(name):
             with self._giving_up([name]):
+                # Before anything is added: where memory runs out, neither counts.
+                prepared = self._prepared(name, parts)
                 add_squares(self.totals[name], parts, examples=self.examples, scratch=self.scratch)
                 self.done.add((name, self.column))
+                if prepared:
+                    self.factors.add(name, prepared)
+
+    def _prepared(self, name: str, parts: list[Part]) -> list[tuple[str, Tensor]] | None:
+        if self.factors is None or name not in self.factors.layers:
+            return None
+        return self.factors.prepared(name, parts, is_first=self.column == 0)
 
     @contextmanager
     def _giving_up(self, names: Iterable[str]) -> Iterator[None]:

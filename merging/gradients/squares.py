@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from merging.errors import FisherError, require_choice
-from merging.gradients.check import EXAMPLES, checked, chosen_rows
+from merging.gradients.check import EXAMPLES, checked, chosen_rows, warn_of
 from merging.gradients.factors import LABELS, Columns, Draws, causal_columns, columns_for, resolve_labels
+from merging.gradients.kronecker import FactorSums
 from merging.gradients.memory import MOST_EXAMPLES, MemoryWarning, fitting_examples, free_bytes, is_out_of_memory
 from merging.gradients.outputs import check_targets, counted_positions, fitting_targets, likelihood_of, logits_of
 from merging.gradients.per_example import add_by_loop, batch_length, numbers_each, rows_of, trimmed
@@ -19,10 +20,6 @@ from merging.gradients.recording import Recording
 STATE = ("labels", "seed", "place", "fallbacks", "_checked", "_unseen", "_layouts")
 # With STATE, what decides the size of a batch.
 SIZES = ("_bytes_each", "_budget_bytes", "_most")
-
-
-class FallbackWarning(UserWarning):
-    """Some parameters are estimated one example at a time: right, and slower."""
 
 
 class SquaredGradients:
@@ -36,9 +33,11 @@ class SquaredGradients:
     No example's gradient is ever formed as a whole. Modules without a rule of their own are differentiated alone by
     `torch.func`; parameters beyond that, or which disagree with plain autograd on three examples of the first batch,
     are computed one example at a time. `fallbacks` names those, with the reason.
+
+    With `factors`, what the layers' Kronecker factors need is summed in the same passes, see `kronecker`.
     """
 
-    def __init__(self, model: nn.Module, labels: str = "auto", *, seed: int = 0, place: int = 0):
+    def __init__(self, model: nn.Module, labels: str = "auto", *, seed: int = 0, place: int = 0, factors: bool = False):
         require_choice("kind of labels", labels, LABELS)
         self.model = original(model)
         self.labels, self.seed, self.place = labels, seed, place
@@ -48,6 +47,7 @@ class SquaredGradients:
         self.device, self.dtype = next((p.device, p.dtype) for p in parameters.values())
         with torch.inference_mode(False):
             self.sums = {n: torch.zeros(p.shape, dtype=_wide(p.dtype), device=p.device) for n, p in parameters.items()}
+            self.factors = FactorSums.of(self.model, self.sums) if factors else None
         self.examples = 0
         self.fallbacks: dict[str, str] = {}
         self._reported = 0
@@ -63,6 +63,7 @@ class SquaredGradients:
             entering.enter_context(torch.inference_mode(False))
             entering.enter_context(frozen(self.model))
             self._recording = Recording(self.model, self.sums, self.fallbacks, self._layouts)
+            self._recording.factors = self.factors
             self._watch()
             entering.enter_context(self._recording.hooks())
             self._open = entering.pop_all()
@@ -113,17 +114,19 @@ class SquaredGradients:
         return {name.lstrip("_"): getattr(self, name) for name in STATE + SIZES}
 
     def resume(self, sums: Mapping[str, Tensor], examples: int, about: Mapping[str, object]) -> None:
-        """Goes on, before it is entered, from another's `sums`, `examples` and `about`."""
+        """Goes on, before it is entered, from another's."""
         for name, total in self.sums.items():
             total.copy_(sums[name])
         self.examples = examples
         for name, value in about.items():
             setattr(self, name if hasattr(self, name) else f"_{name}", value)
 
-    def merge(self, sums: Mapping[str, Tensor], examples: int) -> None:
+    def merge(self, sums: Mapping[str, Tensor], examples: int, factors: FactorSums | None = None) -> None:
         """Adds another worker's sums over other examples."""
         for name, total in self.sums.items():
             total.add_(sums[name].to(total))
+        if self.factors is not None and factors is not None:
+            self.factors.merge(factors)
         self.examples += examples
 
     def _add(self, inputs: dict, targets: Tensor | None, places: range, done: set[tuple[str, int]]) -> None:
@@ -201,14 +204,16 @@ class SquaredGradients:
         """A few examples by the calls and by autograd; where they differ, the parameter goes to the loop."""
         # Sums are there already where the first batches had one or two examples.
         aside = {name: tensor.clone() for name, tensor in self.sums.items()} if self.examples else {}
-        self._zero()
+        _zero(self.sums)
+        self._recording.factors = None  # for what is checked does not count
         verdict = checked(self.model, inputs, self._recording)
+        self._recording.factors = self.factors
         for name, reason in verdict.reasons.items():
             self.fallbacks.setdefault(name, reason)
         self._report()
         self._unseen = sorted(set(self.sums) - self._recording.seen)
         self._watch()
-        self._zero()
+        _zero(self.sums)
         for name, tensor in aside.items():
             self.sums[name].copy_(tensor)
         if not self._checked:
@@ -220,10 +225,6 @@ class SquaredGradients:
         for parameter, name in self._recording.names.items():
             parameter.requires_grad_(name in self._unseen and name not in self.fallbacks)
 
-    def _zero(self) -> None:
-        for tensor in self.sums.values():
-            tensor.zero_()
-
     def _placed(self, value: object) -> object:
         if not isinstance(value, Tensor):
             return value
@@ -233,17 +234,17 @@ class SquaredGradients:
     def _report(self) -> None:
         new = dict([*self.fallbacks.items()][self._reported :])
         self._reported = len(self.fallbacks)
-        for reason in dict.fromkeys(new.values()):
-            names = [f'"{name}"' for name, why in new.items() if why == reason]
-            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            warnings.warn(
-                f"One example at a time, and so slower: {', '.join(names[:3])}{more}, since {reason}.",
-                FallbackWarning,
-                stacklevel=2,
-            )
+        warn_of(new)
         if new:
             self._watch()
+            if self.factors is not None:
+                self.factors.drop(new)
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
+
+
+def _zero(tensors: Mapping[str, Tensor]) -> None:
+    for tensor in tensors.values():
+        tensor.zero_()

@@ -1,6 +1,6 @@
 """Weights on the simplex: what each of them gives, and the best ones."""
 
-from merging.search.exploration import RULES, Exploration, explore, planned_points, trial_count
+from merging.search.exploration import RULES, Exploration, explore, planned_points, rules_of, trial_count
 from merging.search.points import first_points, lattice, map_points, rounded
 from merging.search.trials import (
     OBJECTIVES,
@@ -34,6 +34,7 @@ __all__ = [
     "objectives_of",
     "planned_points",
     "rounded",
+    "rules_of",
     "search_weights",
     "trial_count",
     "try_once",

@@ -36,6 +36,12 @@ class Exploration:
         return f"{count} weightings tried with each rule on {self.split}."
 
 
+def rules_of(recipe: Recipe) -> tuple[str, ...]:
+    """What is explored of a recipe: its rule and isotropic averaging; of two models also the rules that stand beside it."""
+    beside = recipe.rules if len(recipe.models) == 2 else ()
+    return tuple(dict.fromkeys([recipe.rule, "isotropic", *beside]))
+
+
 def planned_points(count: int, budget: int, *, seed: int = 0) -> list[Weights]:
     """What is tried whatever comes out: the picture's points; for four or more models centre, corners, middles and draws."""
     if points := map_points(count):

@@ -11,6 +11,7 @@ import numpy
 
 from merging.errors import require_choice
 from merging.evaluation import Prediction, predict
+from merging.forward_passes import inputs_identity
 from merging.metrics import Score, accuracy, score_of
 from merging.prepared import Prepared
 from merging.recipe import Recipe
@@ -162,8 +163,7 @@ def shared_rows(prepared: Prepared, split: str) -> list[list[str]]:
     """The tasks by name, in groups that are evaluated on the same rows."""
     groups: dict[tuple[int, ...], list[str]] = {}
     for entry, own in zip(prepared.tasks, prepared.batches(split), strict=True):
-        key = tuple(id(value) for batch in own for name, value in batch.items() if name != "labels")
-        groups.setdefault(key, []).append(entry.name)
+        groups.setdefault(inputs_identity(own), []).append(entry.name)
     return list(groups.values())
 
 

@@ -16,10 +16,10 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from merging.merge import NORMALISATIONS
 from merging.pipeline import evaluate, prepare
 from merging.pools import open_pool
 from merging.recipe import preset_recipe
+from merging.scales import NORMALISATIONS
 
 SEEDS = (0, 1, 2)
 METHODS = ("experts", "isotropic", *[f"Fisher, {name}" for name in NORMALISATIONS], "Fisher, chosen", "ensemble")

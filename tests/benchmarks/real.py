@@ -13,9 +13,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from merging.merge import NORMALISATIONS
 from merging.pipeline import evaluate, prepare
 from merging.recipe import FisherSettings, ModelEntry, Recipe
+from merging.scales import NORMALISATIONS
 
 EXAMPLES = 128
 

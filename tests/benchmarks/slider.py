@@ -2,32 +2,41 @@
 
 `python -m tests.benchmarks.slider` prints the median and the 95th percentile in milliseconds, and the ratio to a limit
 taken in the same run: the two plain forward passes over the test images (one for the merge, one for isotropic averaging)
-that no implementation can do without.
+that no implementation can do without. `--rule kfac --models 2` measures another rule, on the first models of the preset.
 """
 
 import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+import argparse
 import random
 import time
+from dataclasses import replace
 
 import numpy
 import torch
 
 from components.form import ROWS, Form, model_value
+from components.rule_fields import NUMBERS, layer_weights_text
 from components.score_charts import shown
 from components.store import STORE
 from merging.pipeline import evaluate, prepare
 from merging.pools import open_pool
 from merging.recipe import Recipe, preset_recipe
+from merging.rules import RULES
 
 MOVES = 50
 
 
 def main() -> None:
     """Measures and prints."""
-    recipe = preset_recipe(open_pool("digits"), "four-tasks")
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rule", default="fisher", choices=list(RULES))
+    parser.add_argument("--models", type=int, default=4, choices=(2, 3, 4))
+    options = parser.parse_args()
+    recipe = preset_recipe(open_pool("digits"), "four-tasks", rule=options.rule)
+    recipe = replace(recipe, models=recipe.models[: options.models])
     prepared = prepare(recipe)
     evaluate(prepared, recipe)
     STORE.put(recipe, prepared)
@@ -70,8 +79,12 @@ def form_values(recipe: Recipe, weights: list[float]) -> list[object]:
         split=recipe.evaluation.split,
         base=recipe.base or "",
         weights=tuple([*weights, *[1.0] * (ROWS - len(weights))]),
+        rule=recipe.rule,
+        beside=[name for name in recipe.compare if name in RULES],
+        **{name: getattr(recipe.settings, name) for name in ("scale", *NUMBERS)},
+        layer_weights=layer_weights_text(recipe.layer_weights),
     )
-    return [getattr(form, name) for name in Form.__dataclass_fields__ if name != "weights"] + list(form.weights)
+    return form.values()
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import pytest
 
 from components import explore_actions as actions
 from components import explore_odds
+from components.explore_figures import parsed
 from components.explore_trials import TRIED, Tried, search_key
 from components.form import ROWS
 from components.jobs import REGISTRY, Registry
@@ -17,11 +18,11 @@ from components.right_of_way import RightOfWay
 from components.store import STORE
 from merging import prepare
 from merging.errors import RecipeError
-from merging.search import Trial
+from merging.search import Trial, rules_of
 from tests import cases
 from tests.benchmarks.slider import form_values
 
-NOTICE, LABEL, STOP, PROGRESS, JOB, PICTURE, BEST, MARK = 0, 2, 3, 4, 6, 8, 13, 17
+NOTICE, LABEL, STOP, PROGRESS, TIMER, JOB, PICTURE, BEST, MARK = 0, 2, 3, 4, 5, 6, 8, 13, 17
 
 
 @pytest.fixture
@@ -69,6 +70,30 @@ def test_what_was_tried_is_drawn_once_and_reported_on_test(recipe):
     assert moved[PICTURE] is not None, "the sliders' place is"
 
 
+def test_a_rule_that_is_added_is_tried_and_the_others_are_not_tried_again(recipe):
+    finished(recipe)
+    before = {rule: TRIED.of(recipe).of(rule) for rule in ("fisher", "isotropic")}
+    more = replace(recipe, rule="ties", compare=("isotropic", "row"))
+    assert rules_of(more) == ("ties", "isotropic", "row")
+    assert shown(more)[LABEL]["value"] == "Go on"
+    job_id = finished(more)
+    assert [len(TRIED.of(more).of(rule)) for rule in ("ties", "row")] == [51, 51]
+    assert {rule: TRIED.of(recipe).of(rule) for rule in before} == before
+    answer = shown(more, job_id=job_id)
+    assert [title in answer[BEST] for title in ("TIES", "isotropic average", "row Fisher", "Fisher merge")] == [
+        *[True, True, True, False]
+    ]
+    best = max(TRIED.of(more).of("ties"), key=lambda trial: trial.mean.value)
+    moved = actions.best_used("mean", *form_values(more, more.weights))
+    assert [one["value"] for one in moved[1:3]] == pytest.approx(best.weights, abs=1e-4)
+
+
+def test_of_more_than_two_models_the_pages_rule_and_isotropic_averaging_are_tried(recipe):
+    three = replace(recipe, models=(*recipe.models, recipe.models[0]), rule="ties", compare=("isotropic", "row"))
+    assert rules_of(three) == ("ties", "isotropic")
+    assert rules_of(replace(three, rule="isotropic")) == ("isotropic",)
+
+
 def test_the_best_moves_the_sliders_there(recipe):
     finished(recipe, "worst")
     answer = actions.best_used("worst", *form_values(recipe, recipe.weights))
@@ -81,6 +106,60 @@ def test_without_trials_there_is_no_best_and_the_sliders_stay(recipe):
     answer = actions.best_used("mean", *form_values(recipe, recipe.weights))
     assert "alert" in answer[0]
     assert not [one for one in answer[1:] if one.get("value") is not None]
+
+
+def test_a_poll_tells_how_far_the_search_is_and_asks_for_pictures_in_ever_larger_steps(recipe):
+    go_on, at = threading.Event(), threading.Event()
+
+    def work(on_progress: object) -> None:
+        for count in range(101):
+            on_progress(count / 100, f"{count} of 100 merges tried")
+            at.set()
+            go_on.wait(60)
+            go_on.clear()
+
+    job = REGISTRY.start(f"{search_key(recipe)}\nmean 10", work, lane="search")
+    drawn = shown(recipe, job_id=job.id)[MARK]
+    dues = []
+    for _ in range(101):
+        assert at.wait(60)
+        at.clear()
+        says, due = actions.polled(drawn, job.id, 1280)
+        dues.append(due)
+        unseen = actions.polled(drawn, job.id, 0)
+        assert job.text in says
+        assert not any(isinstance(one, str) for one in unseen), "nobody looks"
+        go_on.set()
+    assert job.ended.wait(60)
+    steps = [index for index in range(1, 101) if dues[index] != dues[index - 1]]
+    assert 5 < len(steps) < 15
+    assert steps[1] - steps[0] < 3
+    assert steps[-1] - steps[-2] > 20
+    says, due = actions.polled(drawn, job.id, 1280)
+    assert "Ready" in says
+    assert due != dues[-1]
+    elsewhere, _ = actions.polled("", REGISTRY.start("other", lambda on_progress: go_on.wait(9)).id, 1280)
+    go_on.set()
+    assert "A search for other models or settings is running" in elsewhere
+
+
+def test_a_search_that_ends_while_the_browser_shows_another_page_is_drawn_on_coming_back(recipe):
+    go_on = threading.Event()
+    job = REGISTRY.start(f"{search_key(recipe)}\nmean 10", lambda on_progress: go_on.wait(60), lane="search")
+    drawn = shown(recipe, job_id=job.id)[MARK]
+    go_on.set()
+    assert job.ended.wait(60)
+    away, due = -1, actions.polled(drawn, job.id, -1)[1]
+    left = shown(recipe, drawn=drawn, job_id=job.id, width=away)
+    assert not isinstance(left[MARK], str), "nothing is drawn for nobody"
+    assert left[TIMER].active, "the page asks on"
+    assert not shown(recipe, drawn=drawn, job_id=job.id, width=0)[TIMER].active, "opening the tab draws it anyway"
+    assert actions.polled(drawn, job.id, 1280)[1] != due
+    assert actions.polled(drawn, "forgotten", 1280)[1] != actions.polled(drawn, "forgotten", away)[1]
+    back = shown(recipe, drawn=drawn, job_id=job.id)
+    assert isinstance(back[MARK], str)
+    assert not back[TIMER].active
+    assert not shown(recipe, drawn=back[MARK], job_id=job.id, width=away)[TIMER].active
 
 
 def test_other_models_do_not_see_these_points_and_are_told_of_the_running_search(recipe):
@@ -147,7 +226,7 @@ def test_an_unknown_objective_is_the_mean(recipe, objective):
 )
 def test_what_is_no_point_is_refused(value):
     with pytest.raises(RecipeError, match="expected 2 weights from 0 to 1"):
-        actions.parsed(value, 2)
+        parsed(value, 2)
     assert "alert" in actions.picked(value, ["a", "b"])[0]
 
 

@@ -1,14 +1,15 @@
 """Pictures of what weights give, from numbers whose pictures are known."""
 
 import json
+from collections.abc import Sequence
 
 import numpy
 import pytest
 
-from components.explore_actions import parsed
-from components.explore_figures import Explored, curve_picture, sentence, tasks_picture
+from components.explore_figures import BANDED, Explored, curve_picture, parsed, sentence, tasks_picture
 from components.explore_maps import BEST_LINES, lines_picture, map_picture, search_picture
 from components.explore_texts import best_html
+from components.style import TITLES
 from merging.metrics import accuracy
 from merging.search import RULES, Trial, lattice, map_points, mean_over_tasks
 from merging.search.points import draws
@@ -26,14 +27,14 @@ def trial(rule: str, weights: tuple[float, ...], gain: float = 0.0) -> Trial:
     return Trial(rule, weights, scores, mean_over_tasks([correct]))
 
 
-def explored(count: int, objective: str = "mean", gain: float = 0.1) -> Explored:
-    """All points of a picture; with `gain` the Fisher merge is ahead, with less it is behind."""
+def explored(count: int, objective: str = "mean", gain: float = 0.1, rules: Sequence[str] = RULES) -> Explored:
+    """All points of a picture; with `gain` the page's rule, the first, is ahead, with less it is behind."""
     points = map_points(count) or [*lattice(count, 2), *draws(count, 20, seed=0)]
-    gains = {"fisher": gain, "isotropic": 0.0}
+    gains = {rule: gain if rule == rules[0] else 0.0 for rule in rules}
     return Explored(
         names=NAMES[:count],
         tasks=TASKS,
-        trials={rule: [trial(rule, weights, gains[rule]) for weights in points] for rule in RULES},
+        trials={rule: [trial(rule, weights, gains[rule]) for weights in points] for rule in rules},
         ensemble=trial("ensemble", (0.5, *[0.5 / (count - 1)] * (count - 1))),
         objective=objective,
         split="validation",
@@ -92,6 +93,34 @@ def test_the_curve_holds_every_point_its_band_the_ensemble_and_a_click_on_it_is_
 @pytest.mark.parametrize(("gain", "told"), [(0.1, "points above"), (0.0, "the same as"), (-0.1, "points below")])
 def test_the_sentence_tells_where_fisher_merging_wins_and_where_it_loses(gain, told):
     assert told in sentence(explored(2, gain=gain))
+
+
+def test_every_rule_has_a_curve_of_its_own_and_is_named():
+    shown = explored(2, rules=("kfac", "isotropic", "ties", "regmean"))
+    picture = curve_picture(shown, 1280)
+    names = ["K-FAC Fisher", "isotropic average", "TIES", "RegMean"]
+    lines = [one for one in _traces(picture, mode="lines+markers") if one["name"] in names]
+    assert sorted(one["name"] for one in lines) == sorted(names)
+    assert len({(one["line"]["color"], one["line"]["dash"], one["marker"]["symbol"]) for one in lines}) == 4
+    assert len(_traces(picture, fill="toself")) == BANDED
+    assert [one["name"] for one in _traces(picture, hoverinfo="skip", mode="markers")] == ["best K-FAC Fisher"]
+    assert [column for column in picture.columns if column in names] == names
+    assert "the K-FAC Fisher is best at" in picture.sentence
+    assert "Of the rules beside it TIES comes highest, 50.0 %" in picture.sentence
+    assert "Fisher merge" not in picture.sentence
+    assert {row[0] for row in tasks_picture(shown, 1280).rows} == set(names)
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_maps_and_the_search_are_of_the_pages_rule_and_isotropic_averaging_or_of_that_alone(width):
+    for rules in (("kfac", "isotropic"), ("isotropic",)):
+        titles = [TITLES[rule] for rule in rules]
+        drawn = json.loads(map_picture(explored(3, rules=rules), width).figure.to_json())
+        assert [one["text"].partition(", at best")[0] for one in drawn["layout"]["annotations"]] == titles
+        assert [one["name"] for one in _traces(lines_picture(explored(4, rules=rules)), opacity=1)] == [
+            f"best {titles[0]}"
+        ]
+        assert list(dict.fromkeys(row[0] for row in search_picture(explored(4, rules=rules)).rows)) == titles[::-1]
 
 
 def test_the_worst_task_and_one_task_have_curves_of_their_own():

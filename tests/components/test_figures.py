@@ -4,8 +4,9 @@ import plotly.graph_objects as go
 import pytest
 
 from components import figures
-from components.style import COLOURS, PATTERNS, TITLES
+from components.style import COLOURS, DASHES, PATTERNS, SYMBOLS, TITLES, ordered
 from merging.metrics import Score
+from merging.rules import RULES
 
 METHODS = ["experts", "isotropic", "fisher", "ensemble"]
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -79,3 +80,12 @@ def test_names_are_text_in_every_figure():
     text = str(score_figure(scores, singles, 1200).to_dict())
     assert "<img" not in text
     assert "&lt;img" in text
+
+
+def test_every_method_is_told_apart_by_colour_and_pattern_and_by_its_symbol():
+    methods = ("experts", *RULES, "ensemble")
+    assert len({(COLOURS[method], PATTERNS[method]) for method in methods}) == len(methods)
+    assert len({(COLOURS[method], DASHES[method]) for method in (*RULES, "ensemble")}) == len(methods) - 1
+    assert len({SYMBOLS[method] for method in methods}) == len(methods)
+    assert len({TITLES[method] for method in methods}) == len(methods)
+    assert ordered(reversed(methods)) == list(methods)

@@ -4,11 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from components.form import ROWS, Form, model_choices, model_name, model_value, recipe_of
+from components.form import FIRST, ROWS, WIDGETS, Form, model_choices, model_name, model_value, recipe_of
 from components.opening import form_updates
 from merging.errors import MergingError, RecipeError
 from merging.pools import open_pool
 from merging.recipe import FisherSettings, ModelEntry, Recipe, preset_recipe
+from merging.rules import RuleSettings
 
 POOL = open_pool("digits")
 CHOICES = model_choices(POOL)
@@ -40,6 +41,20 @@ def test_every_setting_goes_through_the_form_unchanged(tmp_path):
     assert _there_and_back(recipe, tmp_path) == recipe
 
 
+def test_rules_and_their_settings_go_through_the_form_unchanged(tmp_path):
+    settings = RuleSettings(scale=1.2, damping=0.3, shrinkage=0.9, density=0.2, prior=2.0)
+    layers = {"layer 0": (0.5, 0.25, 0.25, 0.0), "final": (1.0, 1.0, 0.0, 0.0)}
+    compare = ("isotropic", "ties", "fisher", "ensemble", "experts")
+    recipe = preset_recipe(POOL, "four-tasks", rule="kfac", settings=settings, layer_weights=layers, compare=compare)
+    assert _there_and_back(recipe, tmp_path) == recipe
+
+
+def test_a_program_that_knows_no_rules_merges_as_before():
+    values = _form().values()
+    assert recipe_of(Form.of(*values[: FIRST + ROWS]), hosted=False) == recipe_of(Form.of(*values), hosted=False)
+    assert len(values) == WIDGETS
+
+
 def test_a_task_that_is_written_out_goes_through_the_form_unchanged(tmp_path):
     task = {"data": "/somewhere/data", "text": "a, b => c", "label": "y"}
     models = (ModelEntry("/my models/a", task, 0.5), ModelEntry("/my models/b", "/tasks/b", 0.5))
@@ -55,7 +70,8 @@ def test_weights_over_one_are_scaled_to_fit_the_sliders(tmp_path):
 @pytest.mark.parametrize(
     "change",
     [
-        {"rule": "isotropic"},
+        {"settings": RuleSettings(scale=4.0)},
+        {"settings": RuleSettings(seed=1)},
         {"fisher": FisherSettings(examples="all")},
         {"fisher": FisherSettings(examples=5000)},
         {"models": preset_recipe(POOL, "four-tasks").models * 3},
@@ -111,6 +127,20 @@ def _form(**changes: object) -> Form:
         {"heads": "both"},
         {"device": "tpu"},
         {"split": "train"},
+        {"rule": "kfca"},
+        {"rule": None},
+        {"rule": "ties"},  # without a base
+        {"beside": ["dare"]},
+        {"rule": "slerp", "models": [value for _, value in CHOICES[:3]]},
+        {"scale": 1.5},
+        {"scale": "much"},
+        {"damping": -1},
+        {"density": 0},
+        {"prior": float("inf")},
+        {"layer_weights": "layer 0 0.5, 0.5"},
+        {"layer_weights": "layer 0: half, half"},
+        {"layer_weights": "layer 0: 0.5"},
+        {"layer_weights": ": 1, 1"},
     ],
     ids=str,
 )

@@ -5,8 +5,10 @@ import shutil
 
 import pytest
 
-from components.add_model import OWN, added, looked, uploaded
+from components import logs
+from components.add_model import OWN, added, looked
 from components.form import Form, recipe_of
+from components.uploads import uploaded
 from components.visit_folders import FOLDERS
 from merging.errors import TaskError
 from merging.tasks import open_task
@@ -56,6 +58,19 @@ def test_a_table_is_looked_at_corrected_and_added_under_a_name_that_says_nothing
     assert recipe.models[1].task == reference
     assert len(open_task(recipe.models[0].task).rows("fisher")) == 24
     assert str(FOLDERS.server) not in recipe.to_yaml() + summary
+
+
+def test_the_log_counts_uploads_without_their_names(hosted, reviews, tmp_path, caplog):
+    caplog.set_level("INFO", logs.STUDIO)
+    size = reviews.stat().st_size
+    uploaded(str(reviews))
+    (tmp_path / "rows.pkl").write_text("xy")
+    uploaded(str(tmp_path / "rows.pkl"))
+    (done, done_of), (refused, refused_of) = [(record.message, record.fields) for record in caplog.records]
+    assert (done, refused) == ("uploaded", "upload_refused")
+    assert (done_of["bytes"], refused_of["bytes"], refused_of["error"]) == (size, 2, "TaskError")
+    assert "reviews" not in str(done_of)
+    assert "rows" not in str(refused_of)
 
 
 def test_a_zip_of_pictures_is_unpacked_and_read(hosted, pictures):

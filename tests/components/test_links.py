@@ -6,11 +6,13 @@ from dataclasses import replace
 
 import pytest
 
+from components.form import FIRST, ROWS
 from components.links import LONGEST_QUERY, link_query, read_link
 from components.opening import form_updates, is_embedded, link_updates, pool_updates
 from merging.errors import MergingError
 from merging.pools import open_pool
 from merging.recipe import FisherSettings, ModelEntry, Recipe, preset_recipe
+from merging.rules import RuleSettings
 
 POOL = open_pool("digits")
 FOUR = preset_recipe(POOL, "four-tasks")
@@ -32,6 +34,41 @@ def test_a_link_holds_every_setting_and_tasks_of_ones_own():
     entry = ModelEntry("org/name@main", {"dataset": "org/dätä", "inputs": ["a & b"], "label": "=c"}, 0.3)
     recipe = replace(FOUR, fisher=fisher, models=(entry, *FOUR.models[1:]))
     assert read_link(link_query(recipe)).recipe == recipe
+
+
+def test_a_link_holds_rules_their_settings_and_weights_of_layers():
+    settings = RuleSettings(scale=1.5, damping=0.3, shrinkage=0.9, density=0.2, prior=3.0)
+    asked = {"rule": "kfac", "settings": settings, "layer_weights": {"layer 0": (1.0, 0.5, 0.25, 0.0)}}
+    recipe = replace(FOUR, compare=("ties", "isotropic", "ensemble", "experts"), **asked)
+    assert read_link(link_query(recipe)).recipe == recipe
+    updates, _, _ = link_updates(link_query(recipe))
+    assert updates[3 + FIRST + ROWS :] == [
+        *["kfac", ["ties", "isotropic"], 1.5, 0.3, 0.9, 0.2, 3.0, "layer 0: 1, 0.5, 0.25, 0"]
+    ]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "rule: kfca",
+        "rule: [kfac]",
+        "rule: slerp",
+        "compare: [fisher, best]",
+        "compare: everything",
+        "settings: {damping: -1}",
+        "settings: {scale: .inf}",
+        "settings: {scale: 9}",  # more than the page's slider
+        "settings: {depth: 1}",
+        "layer_weights: {layer 0: [1]}",
+        "layer_weights: {layer 0: [a, b, c, d]}",
+        "layer_weights: 3",
+    ],
+)
+def test_rules_and_settings_that_cannot_be_are_refused_in_words(given):
+    field = given.partition(":")[0]
+    lines = [line for line in FOUR.to_yaml().splitlines() if not line.startswith(f"{field}:")]
+    with pytest.raises(MergingError, match=r"expected .*got "):
+        link_updates(_packed(zlib.compress("\n".join([*lines, given]).encode())))
 
 
 def test_a_pool_and_a_preset_can_be_written_by_hand():

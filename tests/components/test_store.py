@@ -5,10 +5,12 @@ from dataclasses import replace
 import pytest
 
 from components.store import Store, preparation_key
-from merging.merge import NORMALISATIONS, ZERO_RULES
 from merging.pipeline import evaluate
 from merging.pools import open_pool
 from merging.recipe import EvaluationSettings, FisherSettings, preset_recipe
+from merging.rules import RuleSettings
+from merging.scales import NORMALISATIONS
+from merging.weights import ZERO_RULES
 
 RECIPE = preset_recipe(open_pool("digits"), "four-tasks")
 
@@ -37,6 +39,8 @@ LIVE = [
     *[_fisher(normalise=name) for name in NORMALISATIONS],
     *[_fisher(zero_rule=name) for name in ZERO_RULES],
     replace(RECIPE, evaluation=EvaluationSettings(split="validation")),
+    replace(RECIPE, rule="isotropic", compare=("fisher", "ties")),
+    replace(RECIPE, rule="ugm", settings=RuleSettings(scale=1.5, prior=2.0), layer_weights={"layer 0": (1, 0, 0, 0)}),
 ]
 NOT_LIVE = [
     replace(RECIPE, models=RECIPE.models[:3]),
@@ -49,6 +53,9 @@ NOT_LIVE = [
     replace(RECIPE, device="cpu"),
     replace(RECIPE, evaluation=EvaluationSettings(tasks=("zoo:digits/rotated",))),
     replace(RECIPE, evaluation=EvaluationSettings(examples=10)),
+    replace(RECIPE, rule="kfac"),
+    replace(RECIPE, compare=("regmean",)),
+    replace(RECIPE, rule="isotropic", compare=()),
 ]
 
 
@@ -98,6 +105,18 @@ def test_putting_again_replaces():
     store.put(RECIPE, first)
     store.put(RECIPE.with_weights([1.0, 0.0, 0.0, 0.0]), second)
     assert store.get(RECIPE) is second
+
+
+def test_a_larger_estimate_serves_who_takes_less_of_it_and_not_the_other_way_round():
+    levels = [replace(RECIPE, rule="isotropic", compare=()), RECIPE, replace(RECIPE, rule="kfac")]
+    for place, recipe in enumerate(levels):
+        store, prepared = Store(), Prepared(1)
+        store.put(recipe, prepared)
+        found = [store.get(other) for other in levels]
+        assert found == [prepared] * (place + 1) + [None] * (2 - place)
+        other = Prepared(1)
+        store.put(levels[0], other)
+        assert store.get(levels[0]) is other
 
 
 def test_the_last_result_is_kept_and_no_other_recipes(four_result):

@@ -8,6 +8,7 @@ import pytest
 
 from components.tables import notice, score_sentence, score_table, weight_shares
 from merging.metrics import Score
+from merging.pipeline import evaluate
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 
@@ -91,13 +92,22 @@ def test_the_sentence_says_what_the_ensemble_costs_and_how_it_is_made(four_resul
     assert "at 5 forward passes instead of one" in score_sentence(seeds_result)
 
 
-def test_a_weak_expert_is_named(four_result):
-    experts = dict(four_result.scores["experts"])
-    assert "Mind" not in score_sentence(four_result)
-    experts["loop"] = replace(experts["loop"], value=0.6)
-    sentence = score_sentence(replace(four_result, scores={**four_result.scores, "experts": experts}))
-    assert "Mind loop" in sentence
-    assert "only 60 %" in sentence
+def test_advice_stands_below_the_sentence_with_names_escaped(four_result):
+    assert "Beware" not in score_sentence(four_result)
+    assert "try K-FAC" in score_sentence(four_result)
+    singles = {**four_result.singles, "loop": {"loop": replace(four_result.singles["loop"]["loop"], value=0.55)}}
+    assert "<b>Beware:</b> “loop” is weak on its own task" in score_sentence(replace(four_result, singles=singles))
+
+
+def test_the_sentence_names_the_pages_rule_and_the_best_beside_it(four_result):
+    recipe = replace(four_result.recipe, rule="isotropic", compare=("fisher", "ensemble", "experts"))
+    result = evaluate(four_result.prepared, recipe)
+    sentence = score_sentence(result)
+    assert "the <b>isotropic average</b> is right on" in sentence
+    assert f"Best beside it: <b>Fisher merge</b> with {100 * result.mean('fisher'):.1f} %" in sentence
+    table = score_table(result)
+    assert "McNemar p" not in table
+    assert table.index("isotropic average") < table.index("Fisher merge") < table.index("output ensemble")
 
 
 def test_shares_are_the_normalised_weights():

@@ -1,16 +1,19 @@
 """Which job a page watches: answers about an earlier one may come last, and must not end the watch of the new one."""
 
 import threading
+import time
 from contextvars import copy_context
 from types import SimpleNamespace
 
 import pytest
 from gradio.context import LocalContext
 
-from components import learn, pages
-from components.job_panel import LAST_LOOK_S, polled, stopped, watched
+from components import job_panel, learn, pages
+from components.job_panel import LAST_LOOK_S, begin, polled, stopped, watched
 from components.jobs import REGISTRY
-from components.pages import KEPT_PAGES, PAGES, Pages, in_turn, is_visit, watch
+from components.pages import KEPT_PAGES, PAGES, Pages, in_turn, is_visit, session_hash, watch
+from merging.errors import MergingError
+from tests import cases
 
 
 @pytest.fixture
@@ -56,6 +59,21 @@ def test_a_page_asks_once_more_after_the_end_and_then_no_longer(page, monkeypatc
     assert timer_and_job(polled(job.id)) == (False, job.id)
 
 
+def test_what_is_put_off_begins_once_a_page_asks_how_far_it_is(monkeypatch):
+    began = threading.Event()
+
+    def prepare(*_: object, **__: object) -> None:
+        began.set()
+        raise MergingError("Enough of it.")
+
+    monkeypatch.setattr(job_panel, "ASKED", threading.Event())
+    monkeypatch.setattr(job_panel, "prepare", prepare)
+    job = begin(cases.two_tasks(), put_off=True)
+    assert not began.wait(0.5)
+    polled(job.id)
+    assert began.wait(30)
+
+
 def test_programs_ask_about_any_of_their_jobs(end):
     first = REGISTRY.start("a program's first", lambda on_progress: end.wait(30))
     second = REGISTRY.start("a program's second", lambda on_progress: None)
@@ -86,17 +104,20 @@ def test_a_panels_events_are_answered_one_after_the_other_each_pages_and_each_pa
         order.append(name)
 
     first = threading.Thread(target=copy_context().run, args=(answered, "first"))
-    second = threading.Thread(target=copy_context().run, args=(answered, "second"))
+    later = [threading.Thread(target=copy_context().run, args=(answered, f"later {number}")) for number in range(5)]
     first.start()
     assert began.wait(30)
-    second.start()
+    for number, thread in enumerate(later):  # in the order of asking
+        thread.start()
+        while len(PAGES._pages[session_hash()].turns["panel"]._asking) < number + 2:
+            time.sleep(0.001)
     in_turn("another panel")(order.append)("another panel")
     LocalContext.request.set(SimpleNamespace(session_hash="another page"))
     answered("another page")
     end.set()
-    first.join()
-    second.join()
-    assert order == ["another panel", "another page", "first", "second"]
+    for thread in (first, *later):
+        thread.join()
+    assert order == ["another panel", "another page", "first", *(f"later {number}" for number in range(5))]
 
 
 def test_a_turn_that_is_long_in_coming_is_not_waited_for(page, monkeypatch):

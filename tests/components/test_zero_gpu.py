@@ -1,11 +1,15 @@
 """ZeroGPU without ZeroGPU: its calls run in forked processes, which hand back nothing but what pickles; here on the CPU."""
 
+import faulthandler
 import multiprocessing
+import os
 import pickle
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import gradio as gr
 import numpy
@@ -17,33 +21,43 @@ from components.zero_gpu import LONGEST_S, SHORTEST_S, ZeroGpu, reported, second
 from merging import devices, lent_work
 from merging.devices import ZERO_GPU, available_devices, lent
 from merging.errors import Cancelled, TaskError
-from merging.lending import evaluation_operations, fisher_operations
+from merging.lending import OnProgress, evaluation_operations, fisher_operations
 from merging.pipeline import evaluate, open_recipe, prepare
+from merging.readers import Reader, account, in_name_of
 from merging.recipe import FisherSettings
+from tests import cases
 
-FORK = multiprocessing.get_context("fork")
+# Forked from a process that has done nothing but import: with threads, one may hold a lock that its copy never gets back.
+FORK = multiprocessing.get_context("forkserver")
+FORK.set_forkserver_preload([__name__, "transformers.models.vit.modeling_vit"])
 CALLS = {"fisher_on_gpu": zero_gpu.fisher_call, "fixed_on_gpu": zero_gpu.fixed_call}
+HUNG_S = 200  # then a call says where it hangs
 
 
-def forked(call):
-    """As the `spaces` package does it: a process forked from this one, arguments and events through pickle."""
+def _child(call: Callable, arguments: bytes, environment: dict[str, str], ended, pipe) -> None:
+    faulthandler.dump_traceback_later(HUNG_S, exit=True)
+    os.environ |= environment
+    devices.available_devices, zero_gpu.REPORT_S = lambda: ["cpu"], 0.0
+    events = call(*pickle.loads(arguments))
+    try:
+        for event in events:
+            pipe.send_bytes(pickle.dumps(event))
+            if ended.is_set():
+                events.close()
+                break
+    except BaseException as bug:
+        pipe.send_bytes(pickle.dumps(("lost", type(bug).__name__)))
+    pipe.send_bytes(pickle.dumps(None))
 
-    def child(arguments: bytes, ended, pipe) -> None:
-        events = call(*pickle.loads(arguments))
-        try:
-            for event in events:
-                pipe.send_bytes(pickle.dumps(event))
-                if ended.is_set():
-                    events.close()
-                    break
-        except BaseException as bug:
-            pipe.send_bytes(pickle.dumps(("lost", type(bug).__name__)))
-        pipe.send_bytes(pickle.dumps(None))
+
+def forked(call: Callable) -> Callable:
+    """As the `spaces` package does it: a process of its own, arguments and events through pickle."""
 
     def asked(*arguments: object):
         ours, theirs = FORK.Pipe()
         ended = FORK.Event()
-        process = FORK.Process(target=child, args=(pickle.dumps(arguments), ended, theirs), daemon=True)
+        given = (call, pickle.dumps(arguments), dict(os.environ), ended, theirs)
+        process = FORK.Process(target=_child, args=given, daemon=True)
         process.start()
         theirs.close()
         try:
@@ -57,6 +71,19 @@ def forked(call):
             assert process.exitcode == 0
 
     return asked
+
+
+def _endless_call(*arguments: object) -> Iterator[zero_gpu.Event]:
+    def work(on_progress: OnProgress) -> None:
+        try:
+            while True:
+                on_progress(0.5, "on")
+                time.sleep(0.01)
+        except Cancelled:
+            Path(os.environ["STOPPED"]).touch()
+            raise
+
+    yield from reported(work)
 
 
 class OnTheCpu(ZeroGpu):
@@ -84,7 +111,6 @@ def test_every_call_gives_a_forked_process_what_this_one_would_have_computed(len
     monkeypatch.setenv("FISHER_CACHE_DIR", str(tmp_path / "here"))
     own = evaluate(prepare(recipe), recipe)
     monkeypatch.setenv("FISHER_CACHE_DIR", str(tmp_path / "there"))
-    monkeypatch.setattr(zero_gpu, "REPORT_S", 0.0)
     texts = []
     prepared = prepare(recipe, lambda fraction, text: texts.append(text), lender=lender)
     borrowed = evaluate(prepared, recipe)
@@ -99,6 +125,27 @@ def test_every_call_gives_a_forked_process_what_this_one_would_have_computed(len
             borrowed.predictions["ensemble"][name].probabilities, one.probabilities, atol=1e-6
         )
     assert prepared.notes == own.prepared.notes
+
+
+def test_a_call_reads_the_hub_for_whoever_has_signed_in(tmp_path, monkeypatch):
+    tester = Reader("1", "hf_tester")
+    asked = []
+
+    def answered(*arguments: object):
+        asked.append(arguments)
+        yield "done", None
+
+    for name in CALLS:
+        monkeypatch.setattr(zero_gpu, name, answered)
+    with in_name_of(tester):
+        ZeroGpu().fisher(cases.two_tasks(), 0, 0.0, lambda *told: None)
+        ZeroGpu().fixed(cases.two_tasks(), "test", 0.0, lambda *told: None)
+    assert [arguments[2] for arguments in asked] == [tester, tester]
+    seen = []
+    monkeypatch.setattr(lent_work, "open_recipe", lambda *arguments: seen.append(account()) or ([], [], [], []))
+    with pytest.raises(IndexError):  # no model is opened
+        list(zero_gpu.fisher_call(*asked[0]))
+    assert (seen, account()) == (["1"], "")
 
 
 def test_a_fisher_that_is_cached_asks_for_no_gpu(lender, recipe, tmp_path, monkeypatch):
@@ -141,19 +188,11 @@ def test_what_is_wrong_is_told_as_it_would_be_here(lender, recipe):
 
 
 def test_a_call_is_stopped_within_a_report(lender, recipe, tmp_path, monkeypatch):
-    def work(recipe_yaml: str, index: int, on_progress) -> None:
-        try:
-            while True:
-                on_progress(0.5, "on")
-                time.sleep(0.01)
-        except Cancelled:
-            (tmp_path / "stopped").touch()
-            raise
-
     def stop(fraction: float, text: str) -> None:
         raise Cancelled
 
-    monkeypatch.setattr(lent_work, "estimate_fisher", work)
+    monkeypatch.setattr(zero_gpu, "fisher_on_gpu", forked(_endless_call))
+    monkeypatch.setenv("STOPPED", str(tmp_path / "stopped"))
     with pytest.raises(Cancelled):
         lender.fisher(recipe, 0, 1e9, stop)
     assert (tmp_path / "stopped").exists()

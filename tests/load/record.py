@@ -1,6 +1,7 @@
 """What a run of many visitors saw: times, errors by kind, numbers that were not theirs."""
 
 import re
+import time
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
@@ -9,6 +10,7 @@ import numpy
 # What a server may say to one too many: it is busy, and where one stands.
 BUSY = re.compile(r"queue is full|busy|\bplace \d+", re.IGNORECASE)
 SHOWN = 5
+MOVE = "move_weights"
 
 
 @dataclass
@@ -16,6 +18,7 @@ class Record:
     """Filled by all visitors of a run."""
 
     times_s: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    ends_s: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     busy: Counter = field(default_factory=Counter)
     errors: Counter = field(default_factory=Counter)
     examples: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
@@ -28,6 +31,7 @@ class Record:
     def took(self, name: str, seconds: float) -> None:
         """One answer, from the click until it was there."""
         self.times_s[name].append(seconds)
+        self.ends_s[name].append(time.monotonic())
 
     def check(self, name: str, wrong: str) -> None:
         """One comparison with a single visitor's numbers; `wrong` is empty where they are equal."""
@@ -52,6 +56,17 @@ class Record:
         """Of the times of one event; 0 where there were none."""
         return float(numpy.percentile(self.times_s[name], percent)) if self.times_s[name] else 0.0
 
+    def longest_by_tenths(self, name: str) -> list[float]:
+        """The longest time of one event, in seconds, in each tenth of the run; 0 where there was none."""
+        ends = numpy.array(self.ends_s[name])
+        if not len(ends):
+            return [0.0] * 10
+        tenths = numpy.minimum(10 * (ends - ends.min()) / max(float(numpy.ptp(ends)), 1e-9), 9).astype(int)
+        return [
+            max((own for own, at in zip(self.times_s[name], tenths, strict=True) if at == tenth), default=0.0)
+            for tenth in range(10)
+        ]
+
     def lines(self, seconds: float) -> list[str]:
         """The tables of a report."""
         rows = [f"{'event':<28}{'count':>7}{'p50 ms':>9}{'p95 ms':>9}{'max ms':>9}{'per s':>8}"]
@@ -62,6 +77,7 @@ class Record:
         rows += [
             f"compared with a single visitor's numbers: {self.checked}; moves that were previews: {self.previews}; "
             f"exports opened: {self.exports}; no picture yet: {self.waiting}",
+            f"the longest move by tenths of the time, s: {' '.join(f'{own:.1f}' for own in self.longest_by_tenths(MOVE))}",
             f"what they did: {dict(self.doings)}",
             f"busy: {dict(self.busy) or 'never'}",
             f"errors: {dict(self.errors) or 'none'}",

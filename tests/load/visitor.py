@@ -119,7 +119,8 @@ class Visitor:
             if not self._is_fine("explore", answer[0]) or not isinstance(job_id, str):
                 return
             await asyncio.sleep(POLL_S)
-            answer = await self._timed("explore_progress", [job_id, *asked])
+            await self._timed("explore_progress", [job_id, WIDTH_PX])
+            answer = await self._timed("explore_step", [job_id, *asked])
         tasks = [value.removeprefix("task:") for _, value in answer[1].get("choices", []) if value.startswith("task:")]
         if tasks:
             self.record.check("explore", "" if tasks == list(self.case.table) else f"the tasks of another: {tasks}")

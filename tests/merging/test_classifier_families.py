@@ -132,7 +132,7 @@ def recipe(checkpoints: list[Path], task: Path) -> dict[str, object]:
     return {"version": 1, "models": entries, "fisher": {"examples": 6}, "device": "cpu"}
 
 
-@pytest.mark.filterwarnings("ignore::merging.gradients.squares.FallbackWarning")
+@pytest.mark.filterwarnings("ignore::merging.gradients.FallbackWarning")
 @pytest.mark.parametrize("name", [*TEXT_FAMILIES, "vit", "deit"])
 def test_a_family_is_merged_scored_and_exported_with_its_own_head(name, tmp_path):
     is_text = name in TEXT_FAMILIES

@@ -9,7 +9,7 @@ import torch
 
 import merging
 from components.tables import score_sentence
-from merging import cache
+from merging import cache, forward_passes
 from merging.device_memory import DeviceMemory, cpu_copies
 from merging.errors import Cancelled, DeviceError
 from merging.estimates import fisher_key, fisher_of
@@ -55,8 +55,9 @@ def test_batches_are_halved_until_they_fit_and_predictions_stay(problem):
     assert sizes == [16, 8, 4, 4, 4, 4]
 
 
-def test_a_size_that_did_not_fit_is_not_tried_again_and_it_is_said():
+def test_a_size_that_did_not_fit_is_not_tried_again_and_it_is_said(monkeypatch):
     model, memory = cases.model_case("vit-10"), DeviceMemory()
+    monkeypatch.setattr(forward_passes, "MOST_ROWS", 7)
     batches = labelled("vit-10", 7, examples=14)
     expected = slow_predict(model, batches)
     sizes = refusing(model, above=3)
@@ -100,7 +101,7 @@ def test_where_one_example_does_not_fit_the_cpu_takes_over_from_the_start():
     sizes, memory = refusing(models[0], above=0, only_here=True), DeviceMemory(CROWDED)
     with pytest.warns(MemoryWarning, match="The memory of crowded ran out: the evaluation is done on the CPU"):
         found = predict(views, batches, memory=memory)
-    assert sizes == [8, 4, 2, 1]
+    assert sizes == [16, 8, 4, 2, 1]
     for prediction, own in zip(found, expected, strict=True):
         numpy.testing.assert_allclose(prediction.probabilities, own, atol=1e-6)
     sizes.clear()

@@ -6,6 +6,7 @@ import numpy
 import pytest
 import torch
 
+from merging import forward_passes
 from merging.evaluation import predict, share_equal_inputs, with_body
 from tests import cases
 from tests.references import slow_predict
@@ -27,7 +28,8 @@ def test_predictions_are_those_of_single_examples(name, batch_size):
     assert found.correct.tolist() == (found.probabilities.argmax(1) == found.labels).tolist()
 
 
-def test_models_that_share_a_body_and_inputs_run_the_body_once_per_batch():
+def test_models_that_share_a_body_and_inputs_run_the_body_once_per_batch(monkeypatch):
+    monkeypatch.setattr(forward_passes, "MOST_ROWS", 3)
     models = [cases.model_case("vit-10", seed=seed) for seed in range(3)]
     body = models[0].base_model
     shared = [with_body(model, body) for model in models]
@@ -50,6 +52,47 @@ def test_models_with_other_bodies_or_inputs_do_not_share():
     found = predict([one, two, one], share_equal_inputs([first, first, second]))
     for prediction, (model, batches) in zip(found, [(one, first), (two, first), (one, second)], strict=True):
         numpy.testing.assert_allclose(prediction.probabilities, slow_predict(model, batches), atol=1e-6)
+
+
+def counted(body):
+    """The rows of every pass through a body, from now on."""
+    rows = []
+    body.embeddings.register_forward_hook(lambda module, inputs, output: rows.append(len(output)))
+    return rows
+
+
+def test_small_batches_of_tasks_with_one_body_go_through_it_together(monkeypatch):
+    monkeypatch.setattr(forward_passes, "MOST_ROWS", 10)
+    models = [cases.model_case("vit-10", seed=seed) for seed in range(3)]
+    views = [with_body(model, models[0].base_model) for model in models]
+    tasks = [
+        [{**batch, "pixel_values": batch["pixel_values"] + task} for batch in labelled("vit-10", 4)]
+        for task in range(3)
+    ]
+    expected = [slow_predict(view, own) for view, own in zip(views, tasks, strict=True)]
+    rows = counted(models[0].base_model)
+    found = predict(views, tasks)
+    assert rows == [7, 7, 7]  # 4 + 3 of each: a third batch of 4 would be one row too many
+    rows.clear()
+    predict(views, tasks[:1] + [own[:1] for own in tasks[1:]])
+    assert rows == [7, 8]
+    rows.clear()
+    predict([models[0]], [labelled("vit-10", 16, examples=16)])
+    assert rows == [16], "a single batch may have more rows"
+    for prediction, own in zip(found, expected, strict=True):
+        numpy.testing.assert_allclose(prediction.probabilities, own, atol=1e-6)
+
+
+def test_texts_of_other_lengths_do_not_go_together():
+    model = cases.model_case("bert-2")
+    first, second = labelled("bert-2", 8, examples=8), labelled("bert-2", 8, examples=8)
+    shorter = [{name: value[:, :-1] if value.dim() == 2 else value for name, value in b.items()} for b in second]
+    expected = [slow_predict(model, own) for own in (first, shorter)]
+    rows = counted(model.base_model)
+    found = predict([model, model], [first, shorter])
+    assert rows == [8, 8]
+    for prediction, own in zip(found, expected, strict=True):
+        numpy.testing.assert_allclose(prediction.probabilities, own, atol=1e-6)
 
 
 def test_examples_come_back_in_the_order_of_their_rows():

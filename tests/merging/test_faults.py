@@ -317,6 +317,8 @@ def test_a_full_disk_under_the_rows_that_datasets_keeps_is_told(tmp_path, recipe
         full = subprocess.run(command, cwd=ROOT, env={**os.environ, **own}, capture_output=True, text=True, check=False)
     assert full.returncode == 2, full.stderr
     assert "No space left on device" in full.stderr or "File too large" in full.stderr
+    assert "HF_DATASETS_CACHE" in full.stderr
+    assert "Mend the file" not in full.stderr
     assert "Traceback" not in full.stderr
 
 
@@ -384,7 +386,9 @@ def test_a_download_of_another_size_than_the_hub_says_leaves_nothing(hub, tmp_pa
 
     with monkeypatch.context() as lying:
         lying.setattr(hub_module._Handler, "send_header", send_header)
-        with pytest.raises(CheckpointError, match=r"cannot be had: expected .*, got Consistency check failed"):
+        # What comes after the announced end may be taken for the head of the next answer before the connection is closed.
+        got = "cannot be had: expected .*, got (Consistency check failed|illegal status line)"
+        with pytest.raises(CheckpointError, match=got):
             open_checkpoint("lab/parity")
         assert not [path for path in (tmp_path / "home").rglob("*") if path.is_file() and path.stat().st_size > 10_000]
     assert open_checkpoint("lab/parity").hash == open_checkpoint(str(PARITY)).hash

@@ -7,8 +7,9 @@ import torch
 
 from merging.errors import FisherError, RecipeError, StructureError
 from merging.flat import KEPT_LAYOUTS, MOST_NUMBERS, FlatModels, flat_models
-from merging.merge import ZERO_RULES, merge_parameters
+from merging.merge import merge_parameters
 from merging.scales import NORMALISATIONS
+from merging.weights import ZERO_RULES
 
 SHAPES = {"a.weight": (5, 7), "a.bias": (), "b.weight": (3, 1, 4), "empty": (0, 2)}
 WEIGHTS = [[0.2, 0.3, 0.5], [1.0, 0.0, 0.0], [0.0, 0.7, 0.3], [1e-8, 1.0, 3.0]]
@@ -69,7 +70,7 @@ def test_only_tensors_without_a_fisher_somewhere_are_merged_apart(models, fisher
 
 def test_the_models_of_a_pool_are_merged_so_and_give_the_same_bits(four_result):
     prepared, recipe = four_result.prepared, four_result.recipe.with_weights([0.1, 0.4, 0.3, 0.2])
-    assert isinstance(prepared._flat("cpu"), FlatModels)
+    assert isinstance(prepared._merger._flat(prepared.parameters(), prepared.fishers, "cpu"), FlatModels)
     for rule in ("fisher", "isotropic"):
         expected = merge_parameters(prepared.parameters(), rule, recipe.weights, fishers=prepared.fishers)
         merged = prepared.merge(recipe, rule=rule)

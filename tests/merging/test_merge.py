@@ -73,7 +73,7 @@ def test_equal_fishers_give_isotropic_merging(problem, normalise):
     assert_close(found, merge_parameters(models, "isotropic", weights))
 
 
-@pytest.mark.parametrize("rule", cases.RULES)
+@pytest.mark.parametrize("rule", cases.AVERAGES)
 @given(problem=problems(), settings=settings_of)
 def test_identical_models_merge_to_the_same_model_for_any_fisher(problem, settings, rule):
     models, weights, fishers, _ = problem
@@ -81,7 +81,7 @@ def test_identical_models_merge_to_the_same_model_for_any_fisher(problem, settin
     assert all(torch.equal(found[name], models[0][name]) for name in SHAPES)
 
 
-@pytest.mark.parametrize("rule", cases.RULES)
+@pytest.mark.parametrize("rule", cases.AVERAGES)
 @given(problem=problems(), factor=st.sampled_from([1e-300, 1e-30, 0.3, 1e30]))
 def test_a_common_factor_of_the_weights_cancels(problem, factor, rule):
     models, weights, fishers, _ = problem
@@ -107,7 +107,7 @@ def test_normalised_fishers_may_have_any_size_of_their_own(problem, factors, nor
     assert_close(merge(models, weights, scaled, normalise=normalise), merge(*problem, normalise=normalise))
 
 
-@pytest.mark.parametrize("rule", cases.RULES)
+@pytest.mark.parametrize("rule", cases.AVERAGES)
 @given(problem=problems(), settings=settings_of, chosen=st.integers(0, 3))
 def test_one_weight_alone_returns_its_model_exactly_where_its_fisher_is_positive(problem, settings, chosen, rule):
     models, _, fishers, base = problem
@@ -119,7 +119,7 @@ def test_one_weight_alone_returns_its_model_exactly_where_its_fisher_is_positive
         assert torch.equal(found[name][speaks], models[chosen][name][speaks])
 
 
-@pytest.mark.parametrize("rule", cases.RULES)
+@pytest.mark.parametrize("rule", cases.AVERAGES)
 @given(problem=problems(), settings=settings_of)
 def test_every_coordinate_lies_between_the_models(problem, settings, rule):
     models, weights, fishers, _ = problem
@@ -130,7 +130,7 @@ def test_every_coordinate_lies_between_the_models(problem, settings, rule):
         assert (found[name] <= stacked.amax(0)).all()
 
 
-@pytest.mark.parametrize("rule", cases.RULES)
+@pytest.mark.parametrize("rule", cases.AVERAGES)
 @given(problem=problems(), settings=settings_of)
 def test_the_order_of_the_models_does_not_matter(problem, settings, rule):
     models, weights, fishers, base = problem
@@ -179,6 +179,6 @@ def test_no_result_is_ever_nan(problem, settings):
     models, weights, fishers, base = problem
     silent = [{name: torch.zeros_like(tensor) for name, tensor in fisher.items()} for fisher in fishers]
     for these in (fishers, silent, [silent[0], *fishers[1:]]):
-        for rule in cases.RULES:
+        for rule in cases.AVERAGES:
             found = merge(models, weights, these, base, rule=rule, **settings)
             assert all(torch.isfinite(tensor).all() for tensor in found.values())

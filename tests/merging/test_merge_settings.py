@@ -81,7 +81,7 @@ def test_weights_default_to_equal_ones():
     assert merge_parameters([A, B, B], "isotropic")["w"].tolist() == pytest.approx([7 / 3, 7 / 3])
 
 
-@pytest.mark.parametrize("rule", cases.RULES)
+@pytest.mark.parametrize("rule", cases.AVERAGES)
 @pytest.mark.parametrize(
     ("given", "expected"),
     [

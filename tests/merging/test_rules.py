@@ -1,13 +1,17 @@
 """The rules as pure functions, and their closed forms."""
 
 import math
+import re
+from dataclasses import fields
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from merging.rules import RULES, fisher, isotropic, mixing_weights
+from merging.rules import RULES, RuleSettings, fisher, isotropic, mixing_weights
+from merging.rules.settings import DEFAULTS
 from tests import cases
 
 
@@ -16,7 +20,17 @@ def double(*numbers):
 
 
 def test_every_rule_has_its_row_in_the_table_of_cases():
-    assert tuple(RULES) == cases.RULES
+    assert set(RULES) == set(cases.RULES)
+
+
+def test_every_rule_and_setting_is_in_the_readme_with_its_default():
+    """A row `| `rule` | … | settings |` for each, and each setting with its default in brackets."""
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    rows = {line.split("`")[1]: line for line in text.splitlines() if line.startswith("| `")}
+    for name in RULES:
+        assert name in rows, name
+    for field in fields(RuleSettings):
+        assert re.search(rf"`{field.name}`[^|`]*\({getattr(DEFAULTS, field.name):g}[),]", text), field.name
 
 
 @pytest.mark.parametrize(

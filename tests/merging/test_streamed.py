@@ -39,7 +39,7 @@ def assert_same_files(found, expected):
 
 
 @pytest.mark.parametrize("zero_rule", cases.ZERO_RULES)
-@pytest.mark.parametrize("rule", cases.RULES)
+@pytest.mark.parametrize("rule", cases.PLAIN)
 def test_kept_heads_are_exported_as_by_run(tmp_path, rule, zero_rule):
     recipe = cases.two_tasks(rule=rule, fisher=FisherSettings(examples=16, zero_rule=zero_rule))
     expected = export(merging.run(recipe), tmp_path / "run")
@@ -145,7 +145,7 @@ def both(recipe, folder):
     return stream(merging.Recipe.of(recipe), folder / "out").output, export(result, folder / "run"), result
 
 
-@pytest.mark.parametrize("rule", cases.RULES)
+@pytest.mark.parametrize("rule", cases.PLAIN)
 def test_towers_are_exported_as_by_run_and_predict_the_same(tmp_path, rule):
     recipe = pool_recipe("digits-clip", "four-towers", rule=rule)
     found, expected, result = both(recipe, tmp_path)
@@ -212,7 +212,7 @@ def t5_recipe(root, **settings):
     return {"version": 1, "models": models, "fisher": {"examples": 6}, "device": "cpu", **settings}
 
 
-@pytest.mark.filterwarnings("ignore::merging.gradients.squares.FallbackWarning")
+@pytest.mark.filterwarnings("ignore::merging.gradients.FallbackWarning")
 @pytest.mark.parametrize("heads", ["keep", "merge"])
 @pytest.mark.parametrize("alias", [None, "lm_head.weight", "encoder.embed_tokens.weight"])
 def test_t5_is_exported_as_by_run_whatever_its_shared_embedding_is_called(tmp_path, alias, heads):
@@ -261,7 +261,7 @@ def test_the_base_of_towers_is_a_whole_clip(tmp_path, towers):
     assert_same_files(found, expected)
 
 
-@pytest.mark.filterwarnings("ignore::merging.gradients.squares.FallbackWarning")
+@pytest.mark.filterwarnings("ignore::merging.gradients.FallbackWarning")
 def test_the_base_of_t5_is_read_by_its_own_names(tmp_path):
     """No word of the vocabulary is without a Fisher: a bucket of relative positions that no text reaches is."""
     fisher = {"examples": 6, "zero_rule": "base"}
@@ -283,7 +283,7 @@ def test_files_that_leave_out_the_bodys_prefix_keep_their_names_and_get_the_merg
     assert "wte.weight" in load_file(found / "paraphrase" / "model.safetensors")
 
 
-@pytest.mark.filterwarnings("ignore::merging.gradients.squares.FallbackWarning")
+@pytest.mark.filterwarnings("ignore::merging.gradients.FallbackWarning")
 def test_memory_in_use_is_the_chunks_whatever_the_size_of_models_and_base(tmp_path, monkeypatch):
     """What torch allocates while models and a base, each with a tensor of 2 MB, are merged: less than that tensor."""
     recipe = merging.Recipe.of(

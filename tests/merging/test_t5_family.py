@@ -111,14 +111,14 @@ def test_an_end_is_asked_for_only_where_one_label_begins_another():
     assert all(answer[-1] == 1 for answer in answer_tokens(tokenizer(), LABELS["prefix"], reference="x"))
 
 
-@pytest.mark.filterwarnings("ignore::merging.gradients.squares.FallbackWarning")
+@pytest.mark.filterwarnings("ignore::merging.gradients.FallbackWarning")
 @pytest.mark.parametrize("labels", ["one-word", "prefix"])
 def test_the_fisher_over_label_words_is_the_slow_one(folders, labels):
     model, batches = opened(folders, labels)
     assert_same_fisher(merging.diagonal_fisher(model, batches, "exact"), slow_fisher(model, batches))
 
 
-@pytest.mark.filterwarnings("ignore::merging.gradients.squares.FallbackWarning")
+@pytest.mark.filterwarnings("ignore::merging.gradients.FallbackWarning")
 @pytest.mark.parametrize("labels", ["one-word", "many-words"])
 def test_a_merge_runs_and_the_whole_model_is_its_body(folders, labels, tmp_path):
     result = merging.run(recipe(folders, labels))

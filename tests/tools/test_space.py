@@ -187,7 +187,7 @@ def test_the_front_matter_names_what_the_presets_open(card):
 
 def test_login_asks_for_no_more_than_reading_and_repositories_of_its_own(card):
     assert card.data.hf_oauth is True
-    assert set(card.data.hf_oauth_scopes) == {"contribute-repos"}
+    assert set(card.data.hf_oauth_scopes) == {"read-repos", "contribute-repos"}
 
 
 def test_every_link_of_the_readme_leads_somewhere():

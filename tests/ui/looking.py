@@ -1,13 +1,18 @@
 """What the tests see of the page and do to it, by the names that screen readers read."""
 
-from playwright.sync_api import Locator, Page, expect
+from weakref import WeakKeyDictionary
 
+from playwright.sync_api import Locator, Page, Request, expect
+
+_STREAMS: WeakKeyDictionary[Page, set[Request]] = WeakKeyDictionary()
 METHODS = ["experts (own task)", "isotropic average", "Fisher merge", "output ensemble"]
 TASKS = ["parity", "large", "loop", "remainder"]
 
 
 def open_page(page: Page, url: str) -> None:
-    """Opens the page and waits for its chart. Never waits for networkidle: the heartbeat stays open."""
+    """Opens the page, anew if need be, and waits for its chart. Never waits for networkidle: the heartbeat stays open."""
+    if page in _STREAMS:
+        wait_for_answers(page)
     page.goto(url, wait_until="domcontentloaded")
     chart_bars(page).first.wait_for()
     expect(page.locator("#shares")).to_contain_text("normalised λ")
@@ -105,6 +110,24 @@ def pick(page: Page, dropdown: str, option: str) -> None:
 def table_text(page: Page) -> str:
     """The table of scores."""
     return page.locator("#score-table").inner_text()
+
+
+def follow(page: Page) -> None:
+    """From now on it is known which answers are on their way to the page."""
+    streams = _STREAMS[page] = set()
+    page.on("request", lambda request: streams.add(request) if "/queue/" in request.url else None)
+    for ended in ("requestfinished", "requestfailed"):
+        page.on(ended, lambda request: streams.discard(request))
+
+
+def wait_for_answers(page: Page) -> None:
+    """Until none is on its way: Gradio tells the console of answers that a reload cuts off."""
+    settle(page)
+    for _ in range(600):
+        page.wait_for_timeout(100)
+        if not _STREAMS[page]:
+            return
+    raise AssertionError(f"never answered: {[request.url for request in _STREAMS[page]]}")
 
 
 def settle(page: Page) -> None:

@@ -37,6 +37,13 @@ EVENTS = {
     "/compare_merges": (["", "mine", "other"], "Choose two merges"),
     "/merge": ([WIDTH, *form()], "Fisher merge"),
     "/apply_settings": ([WIDTH, *form(split="validation", normalise="l2")], "on the validation split"),
+    "/explain_rules": (["kfac", ["ties"]], "Fisher merging with whole layers"),
+    "/estimate_rules": ([*form(seed=16, labels="empirical", models=MODELS[:2]), "regmean"], "role="),
+    "/apply_rules": ([WIDTH, *form(), "isotropic", ["fisher"]], "the <b>isotropic average</b> is right on"),
+    "/apply_rule_settings": ([WIDTH, *form(), "fisher", ["isotropic"], 1.5], "Fisher merge"),
+    "/open_tradeoffs": (["seconds", WIDTH, *form()], "By time, from cheap to dear"),
+    "/choose_cost": (["memory_bytes", WIDTH, *form()], "By memory, from cheap to dear"),
+    "/follow_tradeoffs": (["examples", WIDTH, *form()], "By Fisher examples"),
     "/apply_estimation": ([WIDTH, *form(seed=77)], "press “Estimate Fisher”"),
     "/move_weights": ([WIDTH, *form([1.0, 0.5, 0.25, 0.25, *WEIGHTS[4:]])], "parity 50.0 %"),
     "/settle_weights": (["a preview", WIDTH, *form([1.0, 0.5, 0.25, 0.25, *WEIGHTS[4:]])], "parity 50.0 %"),
@@ -93,7 +100,8 @@ EVENTS = {
     "/explore": (["", "mean", 100, WIDTH, *form()], "mean over the tasks"),
     "/explore_start": (["", "mean", 10, WIDTH, *form()], "role="),
     "/explore_stop": (["", "mean", 10, WIDTH, *form()], "worst task"),
-    "/explore_progress": (["", "mean", 10, WIDTH, *form()], "task: loop"),
+    "/explore_progress": (["", WIDTH], ""),  # the search of /explore_start may have ended, and says nothing then
+    "/explore_step": (["", "mean", 10, WIDTH, *form()], "task: loop"),
     "/explore_choices": (["", "worst", 10, WIDTH, *form()], "worst task"),
     "/explore_budget": ([MODELS[:2]], "50"),
     "/pick_weights": (["0.1 0.2 0.3 0.4", MODELS], "0.3"),
@@ -117,10 +125,11 @@ EVENTS = {
     "/lesson_progress": (['{"lesson": "domain", "steps": {"domain": 1}}', 2, 0.5], "Each knows one half"),
     "/move_lesson": (["", 2, 0.5], ""),
     "/check_answer": (["", 2, 0.5, "fisher"], 'role="status"'),
-    "/draw_gaussians": ([2, 1, 0, 1, 2, 1, 0.5], "lands at (1.25, 1.25)"),
+    "/draw_gaussians": ([2, 1, 0, 1, 2, 1, 0.5, 0.5, 0.1], "lands at (1.25, 1.25)"),
     "/gaussians_two_regressions": ([], "0.5"),
     "/gaussians_each_sure_of_one_parameter": ([], "4"),
     "/gaussians_equally_sure": ([], "1"),
+    "/gaussians_tilted_against_each_other": ([], "7"),
     "/open_quality": ([WIDTH, *form(seed=78)], "press “Estimate Fisher”"),
     "/measure_quality": ([WIDTH, *form(seed=78)], "press “Estimate Fisher”"),
     "/quality_progress": ([WIDTH], ""),
@@ -154,7 +163,7 @@ def _wait_until_tried(client: Client) -> None:
     answer = client.predict("", *asked, api_name="/explore_start")
     while answer[3]["active"]:
         time.sleep(0.2)
-        answer = client.predict(answer[4], *asked, api_name="/explore_progress")
+        answer = client.predict(answer[4], *asked, api_name="/explore_step")
 
 
 def _answer(client: Client, event: str, values: list[object]) -> str:

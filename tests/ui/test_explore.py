@@ -11,7 +11,7 @@ from merging.pipeline import evaluate, prepare
 from merging.pools import open_pool
 from merging.recipe import preset_recipe
 from tests.ui.accessible import serious
-from tests.ui.looking import open_page, press, settle, slider
+from tests.ui.looking import open_page, press, settle, slider, wait_for_answers
 from tests.ui.server import serving
 from tests.ui.test_looks import PHONE
 
@@ -163,6 +163,7 @@ def test_another_objective_is_ranked_anew_without_another_search(page):
     page.get_by_role("combobox", name="Best by").click()
     page.get_by_role("option", name="task: large").click()
     expect(page.locator("#explore-sentence")).to_contain_text("Large on validation")
+    wait_for_answers(page)
     rows = _rows(page)
     recipe = _recipe(2)
     result = evaluate(prepare(recipe), recipe.with_weights(rows[40][:2]))
@@ -190,6 +191,9 @@ def test_the_maps_of_three_models_have_66_tiles_each_and_a_row_of_the_table_sets
 
 
 def test_a_search_goes_on_after_a_reload_is_stopped_from_another_tab_and_goes_on_again(page, new_page, server):
+    other = new_page(server.url)
+    open_page(other, server.url)
+    page.bring_to_front()  # behind another one it is hardly ever painted, and would seem never to settle
     _open(page, 4)
     _budget(page, 500)
     page.get_by_role("button", name=re.compile("^(Search|Go on)$")).click()
@@ -200,13 +204,17 @@ def test_a_search_goes_on_after_a_reload_is_stopped_from_another_tab_and_goes_on
     expect(page.locator("#explore-progress")).to_contain_text(running)
     expect(page.locator("#explore .js-plotly-plot")).to_be_visible()
 
-    other = new_page(server.url)
-    open_page(other, server.url)
+    # Headless, every page counts as seen.
+    page.evaluate("Object.defineProperty(document, 'hidden', { get: () => true, configurable: true })")
     _tab(other, "Explore λ")
     expect(other.locator("#explore-progress")).to_contain_text(running)
     press(other, "Stop exploring")
     for tab in (other, page):
         expect(tab.locator("#explore-progress")).to_contain_text("Everything tried so far is kept")
+    expect(other.locator("#explore-best table")).to_be_visible()
+    expect(page.locator("#explore-best table")).to_have_count(0)  # nothing is drawn for nobody
+    page.evaluate("delete document.hidden")
+    page.bring_to_front()
     expect(page.locator("#explore-best table")).to_be_visible()
     before = len(_rows(page, "#explore-detail-numbers tbody tr"))
     assert 0 < before < 1000
@@ -216,6 +224,7 @@ def test_a_search_goes_on_after_a_reload_is_stopped_from_another_tab_and_goes_on
     expect(page.locator("#explore-progress")).to_contain_text(running)
     press(page, "Stop exploring")
     expect(page.locator("#explore-progress")).to_contain_text("Everything tried so far is kept")
+    expect(page.locator("#explore-best table")).to_be_visible()  # drawn with the table below: both wait for the end
     expect(page.locator("#explore .legendtext").first).to_have_text("best Fisher merge")
     assert len(_rows(page, "#explore-detail-numbers tbody tr")) > before
 

@@ -10,7 +10,17 @@ from playwright.sync_api import Page, expect
 
 import merging
 from tests.ui.accessible import serious_in_both_modes
-from tests.ui.looking import TASKS, open_page, open_tab, pick, press, set_slider, settled_bars, table_text
+from tests.ui.looking import (
+    TASKS,
+    open_page,
+    open_tab,
+    pick,
+    press,
+    set_slider,
+    settled_bars,
+    table_text,
+    wait_for_answers,
+)
 
 
 def _link(page: Page) -> str:
@@ -74,7 +84,7 @@ def test_a_merge_of_this_visit_is_reloaded_and_two_are_compared(page):
     row = page.locator("#merges-numbers tr", has=page.get_by_role("rowheader", name="equal", exact=True))
     row.get_by_role("button", name="Reload").press("Enter")
     expect(page.get_by_role("spinbutton", name="λ · parity")).to_have_value("0.25")
-    settled_bars(page)  # Gradio tells the console of answers that a reload cuts off
+    wait_for_answers(page)
     page.reload(wait_until="domcontentloaded")
     page.get_by_role("button", name="Merges of this visit").click()
     expect(page.locator("#merges-numbers").get_by_role("rowheader", name="more parity")).to_be_visible()
@@ -113,6 +123,7 @@ def test_the_tour_is_offered_once_walked_by_keyboard_and_dismissed_for_good(new_
     page.keyboard.press("Escape")
     expect(card).to_have_count(0)
     expect(page.get_by_text("New here?")).to_be_hidden()
+    wait_for_answers(page)
     page.reload(wait_until="domcontentloaded")
     expect(page.get_by_role("button", name="Tour, 60 seconds")).to_be_visible()
     expect(page.get_by_text("New here?")).to_be_hidden()

@@ -1,5 +1,6 @@
 """Answers that are late, as on a busy server: whatever the page asked for meanwhile is still drawn."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -8,7 +9,7 @@ from playwright.sync_api import APIResponse, Page, Route, expect
 from components.links import link_query
 from merging.pools import open_pool
 from merging.recipe import FisherSettings, preset_recipe
-from tests.ui.looking import open_page, press, slider
+from tests.ui.looking import open_page, open_tab, press, slider, wait_for_answers
 
 LATE_MS = 3000
 LEFT = ("parity", "large")
@@ -98,3 +99,70 @@ def test_a_late_answer_does_not_take_away_the_picture_of_a_later_request(page, n
     expect(page.locator("#progress")).to_contain_text("Ready.")
     page.wait_for_timeout(LATE_MS)
     assert "Fisher" in page.locator("#score-table").inner_text()
+
+
+class HeldStream:
+    """The next stream of answers, kept back on its way to the server, or once the server has closed it."""
+
+    def __init__(self, page: Page, *, closed: bool) -> None:
+        self._closed = closed
+        self._route: Route | None = None
+        self._response: APIResponse | None = None
+        page.route("**/queue/data*", self._asked)
+
+    def _asked(self, route: Route) -> None:
+        if self._route is None:
+            self._route = route
+            self._response = route.fetch() if self._closed else None
+        else:
+            route.continue_()
+
+    @property
+    def is_held(self) -> bool:
+        return self._route is not None and (self._response is not None or not self._closed)
+
+    def let_go(self) -> None:
+        """Sends the request on, or its whole answer."""
+        self._route.fulfill(response=self._response) if self._closed else self._route.continue_()
+
+
+def _inspecting(page: Page) -> None:
+    open_tab(page, "Inspect")
+    expect(page.locator("#owner-map .main-svg").first).to_be_visible()
+    wait_for_answers(page)
+
+
+def _until(page: Page, has_happened: Callable[[], bool]) -> None:
+    for _ in range(600):
+        if has_happened():
+            return
+        page.wait_for_timeout(100)
+    pytest.fail("it never happened")
+
+
+def test_a_request_that_is_taken_up_while_its_stream_is_being_closed_is_answered(page):
+    _inspecting(page)
+    stream = HeldStream(page, closed=True)
+    open_tab(page, "Mixing weights")
+    _until(page, lambda: stream.is_held)
+    with page.expect_response("**/queue/join*"):
+        open_tab(page, "Similar tasks")
+    stream.let_go()
+    expect(page.locator("#task2vec .main-svg").first).to_be_visible()
+    wait_for_answers(page)
+
+
+def test_an_answer_that_comes_before_its_request_is_taken_up_leaves_no_stream_open(page):
+    _inspecting(page)
+    stream = HeldStream(page, closed=False)
+    late = Held(page, _number(page, "inspect_similarity"), answer=True)
+    open_tab(page, "Mixing weights")
+    _until(page, lambda: stream.is_held)
+    open_tab(page, "Similar tasks")
+    late.wait(page)
+    page.wait_for_timeout(LATE_MS)
+    with page.expect_event("requestfinished", lambda request: "/queue/data" in request.url):
+        stream.let_go()
+    late.let_go()
+    expect(page.locator("#task2vec .main-svg").first).to_be_visible()
+    wait_for_answers(page)

@@ -1,12 +1,16 @@
 """The Learn tab in a browser: every picture is drawn and follows what is moved, with the numbers of `merging`."""
 
+from pathlib import Path
+
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
 import merging
 from components.learn import CENTRES, EXAMPLE
 from components.lessons import INTERMEDIATE, LESSONS, ROBUST
-from merging.diagnostics import Gaussian, optima, share_curves
+from merging.diagnostics import Gaussian, Optimum, optima, share_curves
+from merging.diagnostics.gaussians import ladder
+from merging.rules import RuleSettings
 from tests.ui.accessible import serious_in_both_modes
 from tests.ui.looking import open_page, open_tab, press, settle
 
@@ -55,9 +59,32 @@ def _numbers(page: Page, frame: str) -> list[list[float]]:
     return [[float(cell) for cell in row if cell and cell[-1].isdigit()] for row in cells]
 
 
-def _gaussian_table(values: tuple[float, ...]) -> list[list[float]]:
+def _optima(values: tuple[float, ...], **kept: float) -> dict[str, Optimum]:
     models = [Gaussian(CENTRES[index], *values[3 * index : 3 * index + 3]) for index in (0, 1)]
-    return [[*own.point, own.loss] for own in optima(models, [values[6], 1 - values[6]]).values()]
+    return optima(models, [values[6], 1 - values[6]], RuleSettings(**kept))
+
+
+def _gaussian_table(values: tuple[float, ...]) -> list[list[float]]:
+    return [[*own.point, own.loss] for own in _optima(values).values()]
+
+
+def _ladder_table(values: tuple[float, ...], **kept: float) -> list[list[float]]:
+    first, *others = ladder(_optima(values, **kept))
+    return [[first.excess], *([step.excess, step.gained] for step in others)]
+
+
+def _bars(page: Page) -> list[float]:
+    """The heights of the ladder's bars, in pixels."""
+    boxes = page.locator("#ladder .bars .point > path:first-child").evaluate_all(
+        "paths => paths.map(path => path.getBBox().height)"
+    )
+    return [round(box, 1) for box in boxes]
+
+
+def _type(page: Page, name: str, value: float) -> None:
+    field = page.get_by_role("spinbutton", name=name)
+    field.fill(f"{value:g}")
+    field.press("Tab")
 
 
 def test_two_gaussians_are_drawn_with_mergings_own_numbers_and_follow_a_slider(learn):
@@ -74,6 +101,59 @@ def test_two_gaussians_are_drawn_with_mergings_own_numbers_and_follow_a_slider(l
     assert _numbers(learn, "gaussians") == [pytest.approx(row) for row in _gaussian_table(moved)]
     press(learn, "Two regressions")
     expect(learn.locator("#gaussians-sentence")).to_contain_text("(1.25, 1.25)")
+
+
+def test_the_ladder_is_drawn_with_mergings_own_numbers_and_follows_a_dragged_precision(learn):
+    open_tab(learn, "Two Gaussians")
+    _drawn(learn, "ladder")
+    settle(learn)
+    assert _numbers(learn, "ladder") == [pytest.approx(row, abs=1e-12) for row in _ladder_table(EXAMPLE)]
+    expect(learn.locator("#ladder-sentence")).to_contain_text("K-FAC gains 0.641")
+    bars, sentence = _bars(learn), learn.locator("#ladder-sentence").inner_text()
+    assert bars == sorted(bars, reverse=True)
+    assert bars[-1] == 0
+    handle = learn.get_by_role("slider", name=PRECISION, exact=False)
+    handle.scroll_into_view_if_needed()
+    box = handle.bounding_box()
+    middle = box["y"] + box["height"] / 2
+    learn.mouse.move(box["x"] + box["width"] * 2 / 8, middle)
+    learn.mouse.down()
+    learn.mouse.move(box["x"] + box["width"] * 0.8, middle, steps=8)
+    # Already while the button is held.
+    expect(learn.locator("#ladder-sentence")).not_to_have_text(sentence)
+    learn.mouse.up()
+    moved = float(handle.input_value())
+    assert moved > 5
+    expect(learn.locator("#gaussians-formula")).to_contain_text(f"0.5·{moved:.3g}")
+    settle(learn)
+    expected = _ladder_table((*EXAMPLE[:4], moved, *EXAMPLE[5:]))
+    assert _numbers(learn, "ladder") == [pytest.approx(row, abs=1e-12) for row in expected]
+    assert _bars(learn) != bars
+
+
+def test_off_diagonals_and_damping_take_k_fac_from_the_diagonal_to_the_full_fisher(learn):
+    open_tab(learn, "Two Gaussians")
+    _drawn(learn, "ladder")
+    _type(learn, "K-FAC: damping δ", 0)
+    for kept, told in ((0, "K-FAC gains nothing"), (1, "the full Fisher gains nothing")):
+        _type(learn, "K-FAC: off-diagonals kept α", kept)
+        expect(learn.locator("#ladder-sentence")).to_contain_text(told)
+        expected = _ladder_table(EXAMPLE, shrinkage=kept, damping=0.0)
+        assert _numbers(learn, "ladder") == [pytest.approx(row, abs=1e-12) for row in expected]
+    press(learn, "Tilted against each other")
+    expect(learn.locator("#ladder-sentence")).to_contain_text("the diagonal loses 6.31")
+    press(learn, "Each sure of one parameter")
+    expect(learn.locator("#ladder-sentence")).to_contain_text("the diagonal is the full Fisher already")
+
+
+def test_the_ladder_is_saved_as_a_table_and_as_a_drawing(learn):
+    open_tab(learn, "Two Gaussians")
+    _drawn(learn, "ladder")
+    settle(learn)
+    for kind, start in (("CSV", "isotropic,1.5,"), ("SVG", "<svg")):
+        with learn.expect_download() as saved:
+            learn.locator("#ladder-numbers").get_by_role("button", name=f"Download {kind}").click()
+        assert start in Path(saved.value.path()).read_text(encoding="utf-8")[:200]
 
 
 def test_a_precision_of_zero_says_which_rule_has_no_answer(learn):
@@ -208,6 +288,7 @@ def _fill(page: Page, section: str) -> None:
         _drawn(page, "lesson")
     elif section == "Two Gaussians":
         _drawn(page, "gaussians")
+        _drawn(page, "ladder")
     else:
         frame = "quality" if section == SECTIONS[2] else "costs"
         page.locator("button:visible", has_text="Measure the").click()

@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
+from components.links import link_query
+from merging.recipe import FisherSettings, ModelEntry, Recipe
+from merging.zoo import ZOO_FOLDER
 from tests.loopback_hub import loopback_hub
 from tests.openid import provider
 from tests.ui.looking import open_page, open_tab, press
@@ -106,6 +109,50 @@ def test_whoever_has_signed_in_pushes_in_their_own_name_and_nobody_else_does(vis
     _push_panel(stranger, space)
     _pushed(stranger, f"{PERSON}/merged")
     expect(stranger.locator("#push-notice")).to_contain_text("expected you to be signed in")
+
+
+def _estimated(page, address: str) -> None:
+    """Opens a link to private models, which begins nothing, and asks for their estimate."""
+    page.goto(address, wait_until="domcontentloaded")
+    expect(page.locator("#shares")).to_contain_text("secret-parity")
+    press(page, "Estimate Fisher")
+
+
+def test_private_checkpoints_are_merged_by_their_readers_and_seen_by_nobody_else(visitor, space, hub):
+    own = {"is_private": True, "readers": {PERSON}}
+    for name in ("parity", "loop"):
+        hub.add(f"lab/secret-{name}", ZOO_FOLDER / "digits" / "checkpoints" / name, **own)
+    models = [ModelEntry(f"lab/secret-{name}", f"zoo:digits/{name}", 0.5) for name in ("parity", "loop")]
+    recipe = Recipe(models=tuple(models), fisher=FisherSettings(examples=16))
+    address = space.url + link_query(recipe).removeprefix("/")
+
+    stranger = visitor()
+    _estimated(stranger, address)
+    expect(stranger.locator("#progress")).to_contain_text("press “Sign in with Hugging Face”")
+
+    reader = visitor()
+    open_page(reader, space.url)
+    reader.get_by_role("button", name="Add a model of your own").click()
+    with reader.expect_navigation(wait_until="domcontentloaded"):
+        reader.get_by_role("button", name="Sign in with Hugging Face").click()
+    expect(reader.locator("#shares")).to_contain_text("normalised λ")
+    _estimated(reader, address)
+    expect(reader.locator("#progress")).to_contain_text("Ready")
+    expect(reader.locator("#score-table")).to_contain_text("loop")
+    expect(reader.locator("#score-table")).not_to_contain_text("large")
+
+    # The models are here now, prepared and downloaded; with the Hub away nobody could be asked whose they are.
+    _estimated(stranger, address)
+    expect(stranger.locator("#progress")).to_contain_text("press “Sign in with Hugging Face”")
+    assert "Fisher merge" not in stranger.locator("#score-table").inner_text()
+    hub.is_down = True
+    try:
+        _estimated(stranger, address)
+        expect(stranger.locator("#progress [role=alert]")).to_contain_text("cannot be had")
+        assert "Fisher merge" not in stranger.locator("#score-table").inner_text()
+    finally:
+        hub.is_down = False
+    assert TOKEN not in space.log()
 
 
 def test_a_token_that_is_sent_along_is_not_used(visitor, space, hub):

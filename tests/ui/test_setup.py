@@ -15,9 +15,9 @@ from tests.ui.looking import (
     open_tab,
     pick,
     press,
-    settle,
     settled_bars,
     slider,
+    wait_for_answers,
 )
 
 IMAGE = "<img src=x onerror=window.hacked=1>"
@@ -95,10 +95,6 @@ def test_an_estimation_survives_a_reload_and_stops_when_asked(page, server):
     progress = page.locator("#progress")
     expect(progress.get_by_role("progressbar")).to_be_visible()
     expect(progress).to_contain_text("Fisher of seed-")
-    settle(page)
-    # An answer that is cut off is an error in the console: reload between two questions.
-    with page.expect_event("requestfinished", lambda request: "queue/data" in request.url):
-        pass
     open_page(page, server.url)  # the reload
     expect(progress).to_contain_text("Fisher of seed-")
     expect(stop).to_be_enabled()
@@ -115,6 +111,8 @@ def test_an_unknown_pool_is_told_and_changes_nothing(page, typed, told):
     _type_pool(page, typed)
     alert = page.locator("#notice [role=alert]")
     expect(alert).to_contain_text(f'There is no pool "{typed}": expected')
+    expect(alert).to_contain_text(told)
+    wait_for_answers(page)
     expect(alert).to_contain_text(told)
     assert bar_shapes(page) == before
     expect(slider(page, "parity")).to_be_visible()

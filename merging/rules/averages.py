@@ -1,4 +1,4 @@
-"""How one parameter of all models becomes one: pure functions.
+"""Weighted means of one parameter of all models, coordinate by coordinate or row by row: pure functions.
 
 Shapes: M models, one parameter of shape S. `values` is (M, *S); `weights` λ is (M,), λᵢ ≥ 0 and, for
 `isotropic`, Σᵢ λᵢ = 1; `fishers` F is (M, *S), F ≥ 0, already floored, and normalised unless λ is divided
@@ -8,18 +8,10 @@ is called only where there are some.
 
 from collections.abc import Callable
 from functools import reduce
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-
-
-class Rule(NamedTuple):
-    """A way of merging: its function, and whether it needs the models' Fishers."""
-
-    combine: Callable[..., Tensor]
-    needs_fisher: bool
 
 
 def isotropic(
@@ -32,7 +24,7 @@ def isotropic(
 
     Source: Matena & Raffel 2022, equation 1.
     """
-    return _mean(values, _along_models(weights if len(weights) > 2 else weights[1:], values))
+    return _mean(values, along_models(weights if len(weights) > 2 else weights[1:], values))
 
 
 def fisher(
@@ -51,6 +43,24 @@ def fisher(
     return merged if unowned is None else torch.where(unowned, fallback(), merged)
 
 
+def row(
+    values: Float[Tensor, " M *S"],
+    weights: Float[Tensor, " M"],
+    fishers: Float[Tensor, " M *S"],
+    fallback: Callable[[], Float[Tensor, " *S"]],
+) -> Float[Tensor, " *S"]:
+    """One scalar for each row of a matrix: θ*_r = Σᵢ λᵢ fᵢᵣ θᵢᵣ / Σᵢ λᵢ fᵢᵣ with fᵢᵣ = Σ_c Fᵢᵣ_c.
+
+    A row is what the first axis counts: an output unit, but for GPT-2's Conv1D, where it is an input. Of a vector
+    each coordinate is a row, and of one number the rule is `fisher`.
+
+    Source: block scalars between the diagonal and a scalar for each tensor; Kunstner et al. 2019, section 2, on blocks.
+    """
+    if fishers.dim() > 2:
+        fishers = fishers.flatten(2).sum(2).reshape(*fishers.shape[:2], *[1] * (fishers.dim() - 2)).expand_as(fishers)
+    return fisher(values, weights, fishers, fallback)
+
+
 def mixing_weights(fishers: Float[Tensor, " M *S"], weights: Float[Tensor, " M"]) -> Float[Tensor, " M *S"]:
     """Each model's share of a coordinate, λᵢ Fᵢ / Σⱼ λⱼ Fⱼ; 0 for all models where the sum is 0.
 
@@ -62,7 +72,7 @@ def mixing_weights(fishers: Float[Tensor, " M *S"], weights: Float[Tensor, " M"]
 
 def _scaled(fishers: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
     """λF up to a factor for each coordinate; their sum, or 1 where it is 0; and where that is, None if nowhere."""
-    along = _along_models(weights, fishers)
+    along = along_models(weights, fishers)
     scaled = along * fishers
     total = _summed(scaled)
     if _has_all_digits(total):
@@ -102,11 +112,6 @@ def _summed(tensors: Tensor) -> Tensor:
     return reduce(torch.Tensor.add_, tensors[2:].unbind(), tensors[0] + tensors[1]) if len(tensors) > 1 else tensors[0]
 
 
-def _along_models(weights: Tensor, like: Tensor) -> Tensor:
+def along_models(weights: Float[Tensor, " M"], like: Float[Tensor, " M *S"]) -> Float[Tensor, " M *one"]:
+    """λ shaped so that it multiplies each model's tensor."""
     return weights.reshape(-1, *[1] * (like.dim() - 1))
-
-
-RULES: dict[str, Rule] = {
-    "isotropic": Rule(isotropic, needs_fisher=False),
-    "fisher": Rule(fisher, needs_fisher=True),
-}
