@@ -140,10 +140,10 @@ def found_weights(job_id: str) -> list[object]:
     return ["", *set_to(job.result.weights)]
 
 
-def recipe_opened(path: str, pool: str) -> list[object]:
+def recipe_opened(path: str | None, pool: str) -> list[object]:
     """A recipe's file becomes the page's settings: notice, then every widget of the form."""
     try:
-        values = form_updates(Recipe.load(path), [] if pool == OWN else model_choices(open_pool(pool)))
+        values = form_updates(Recipe.load(path or ""), [] if pool == OWN else model_choices(open_pool(pool)))
     except MergingError as problem:
         return [notice(str(problem), "error"), *[gr.skip()] * WIDGETS]
     return [notice("The recipe is open; its Fishers are being estimated or taken from the cache.", "good"), *values]

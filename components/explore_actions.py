@@ -127,8 +127,8 @@ def _prepared(values: tuple[object, ...]) -> tuple[Recipe, Prepared | None]:
     return recipe, STORE.get(recipe)
 
 
-def _is_seen(width_px: float | None) -> bool:
-    return (width_px or 0) > 0
+def _is_seen(width_px: object) -> bool:
+    return isinstance(width_px, int | float) and width_px > 0
 
 
 def _known(objective: object, prepared: Prepared) -> str:

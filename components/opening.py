@@ -80,7 +80,7 @@ def link_updates(query: str) -> tuple[list[object] | None, object, str]:
 
     Raises: MergingError.
     """
-    linked = read_link(query)
+    linked = read_link(query if isinstance(query, str) else "")
     told = f"The link's parameters {', '.join(linked.unknown)} mean nothing here." if linked.unknown else ""
     tab = gr.Tabs(selected=linked.tab) if linked.tab in TABS else gr.skip()
     if linked.tab and linked.tab not in TABS:

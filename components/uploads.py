@@ -18,8 +18,10 @@ from merging.uploads import receive_upload
 UPLOADS = [*FORMATS, ".zip"]
 
 
-def uploaded(path: str) -> str:
+def uploaded(path: str | None) -> str:
     """An uploaded file as the dataset to look at: its path, or on a hosted page its name in the visit's own folder."""
+    if not path:
+        return ""
     if not is_hosted():
         return str(path)
     begun, size = time.monotonic(), Path(path).stat().st_size

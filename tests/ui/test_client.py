@@ -14,13 +14,17 @@ MODELS = [f"zoo:digits/{name} => zoo:digits/{name}" for name in TASKS]
 FIELDS = ("models", "heads", "tasks", "labels", "examples", "seed", "floor", "normalise", "zero_rule", "device")
 FIELDS += ("split", "base")
 FORM = (MODELS, "keep", [], "exact", 256, 0, 0.0, "trace", "mean", "auto", "test", "zoo:digits/base")
+# How it is merged comes after the sliders.
+RULE = {"rule": "fisher", "beside": ["isotropic"], "scale": 1.0}
+RULE |= {"damping": 0.1, "shrinkage": 0.5, "density": 0.5, "prior": 1.0, "layer_weights": ""}
 WEIGHTS = [0.25] * ROWS
 WIDTH = 1200.0
 
 
 def form(weights=WEIGHTS, **changes: object) -> list[object]:
     """The form's values with some of them changed."""
-    return [*(changes.get(name, value) for name, value in zip(FIELDS, FORM, strict=True)), *weights]
+    first = [changes.get(name, value) for name, value in zip(FIELDS, FORM, strict=True)]
+    return [*first, *weights, *({**RULE, **changes}[name] for name in RULE)]
 
 
 # Every event of the page: what it is driven with, and what its answer holds.
@@ -38,9 +42,9 @@ EVENTS = {
     "/merge": ([WIDTH, *form()], "Fisher merge"),
     "/apply_settings": ([WIDTH, *form(split="validation", normalise="l2")], "on the validation split"),
     "/explain_rules": (["kfac", ["ties"]], "Fisher merging with whole layers"),
-    "/estimate_rules": ([*form(seed=16, labels="empirical", models=MODELS[:2]), "regmean"], "role="),
-    "/apply_rules": ([WIDTH, *form(), "isotropic", ["fisher"]], "the <b>isotropic average</b> is right on"),
-    "/apply_rule_settings": ([WIDTH, *form(), "fisher", ["isotropic"], 1.5], "Fisher merge"),
+    "/estimate_rules": (form(seed=16, labels="empirical", models=MODELS[:2], rule="regmean"), "role="),
+    "/apply_rules": ([WIDTH, *form(rule="isotropic", beside=["fisher"])], "the <b>isotropic average</b> is right on"),
+    "/apply_rule_settings": ([WIDTH, *form(scale=1.5)], "Fisher merge"),
     "/open_tradeoffs": (["seconds", WIDTH, *form()], "By time, from cheap to dear"),
     "/choose_cost": (["memory_bytes", WIDTH, *form()], "By memory, from cheap to dear"),
     "/follow_tradeoffs": (["examples", WIDTH, *form()], "By Fisher examples"),

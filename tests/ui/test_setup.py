@@ -65,7 +65,8 @@ def test_other_fisher_settings_wait_for_estimate_and_then_show(page):
 
 
 def test_a_model_less_gives_a_slider_less_and_one_model_is_told(page):
-    remove = page.get_by_role("button", name="Remove").or_(page.locator(".token-remove:not(.remove-all)"))
+    chosen = page.get_by_label("Models", exact=True).locator("xpath=ancestor::div[contains(@class, 'block')][1]")
+    remove = chosen.get_by_role("button", name="Remove").or_(chosen.locator(".token-remove:not(.remove-all)"))
     remove.last.click()
     expect(slider(page, TASKS[-1])).to_have_count(0)
     expect(page.locator("#shares")).to_contain_text("parity 33.3 %")
