@@ -5,6 +5,7 @@ from html import escape
 
 import gradio as gr
 
+from components.form import texts
 from components.formulas import formula
 from components.rule_fields import BESIDE, NUMBERS, RULE, SCALE_LIMIT
 from merging.rules import RULES
@@ -101,15 +102,14 @@ def explained(rule: str, beside: list[str]) -> list[object]:
     """What changes with the choice: the sentences, the formula, and which settings there are."""
     names = _settings_of(rule, beside)
     shown = [gr.update(visible=bool(names)), *(gr.update(visible=name in names) for name in NUMBERS)]
-    return [told(rule, beside), formula(rule), *shown]
+    return [told(rule, beside), formula(texts([rule])[0]), *shown]
 
 
 def told(rule: str, beside: list[str]) -> str:
     """A sentence and the cost of each chosen rule."""
-    chosen = [name for name in dict.fromkeys([rule, *(beside or [])]) if name in RULES]
     rows = "".join(
         f'<li><b>{escape(RULES[name].title)}</b>: {escape(RULES[name].sentence)} <span class="cost">{_cost(name)}</span></li>'
-        for name in chosen
+        for name in _chosen(rule, beside)
     )
     return f'<ul class="studio-rules">{rows}</ul>'
 
@@ -124,7 +124,11 @@ def _cost(name: str) -> str:
     return escape(f"({'; '.join(needs)})")
 
 
-def _settings_of(rule: str, beside: object) -> set[str]:
+def _chosen(rule: object, beside: object) -> list[str]:
+    """The rules among what was chosen, each once; what arrives may be anything."""
+    return [name for name in dict.fromkeys([*texts([rule]), *texts(beside)]) if name in RULES]
+
+
+def _settings_of(rule: object, beside: object) -> set[str]:
     """The settings that have an effect on one of the chosen rules."""
-    names = [name for name in [rule, *(beside or [])] if name in RULES]
-    return {field for name in names for field in RULES[name].settings if field in NUMBERS}
+    return {field for name in _chosen(rule, beside) for field in RULES[name].settings if field in NUMBERS}
