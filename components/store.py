@@ -9,6 +9,7 @@ from pathlib import Path
 
 from components.form import needs_download
 from components.right_of_way import LIVE
+from merging.families import answers_in_words
 from merging.pipeline import Result, evaluate
 from merging.prepared import Prepared
 from merging.readers import account
@@ -28,7 +29,7 @@ LEVELS = ("isotropic", "fisher", "kfac")
 
 
 def preparation_key(recipe: Recipe, level: str | None = None) -> str:
-    """Equal for recipes that need the same models and Fishers: without weights and all that is applied live.
+    """Equal for recipes that need the same models and Fishers: without weights and all that is applied live, the base in it.
 
     Of rules it only counts how much of an estimate they take; `level` asks for another one of `LEVELS`. What is read of
     the Hub in the name of an account is that account's alone.
@@ -58,7 +59,7 @@ class Store:
         """What is prepared for this recipe, or for one that takes more of an estimate; or None."""
         with self._lock:
             key = self._key(recipe)
-            if key in self._kept:
+            if key is not None:
                 self._kept.move_to_end(key)
             return self._kept.get(key)
 
@@ -69,10 +70,13 @@ class Store:
             self._kept[key] = prepared
             self._results[key] = result
             self._kept.move_to_end(key)
-            while len(self._kept) > 1 and sum(own.size_bytes() for own in self._kept.values()) > self._limit_bytes:
-                dropped, _ = self._kept.popitem(last=False)
-                del self._results[dropped]
-                self._samples.pop(dropped, None)
+            self._drop()
+
+    def _drop(self) -> None:
+        while len(self._kept) > 1 and sum(own.size_bytes() for own in self._kept.values()) > self._limit_bytes:
+            dropped, _ = self._kept.popitem(last=False)
+            del self._results[dropped]
+            self._samples.pop(dropped, None)
 
     def live_result(
         self, recipe: Recipe, *, between: Callable[[], None] | None = None, moving: bool = False
@@ -94,6 +98,7 @@ class Store:
         with self._lock:
             if self._kept.get(key) is prepared:
                 self._results[key] = result
+            self._drop()  # a merge keeps what it has made of the layers
         return result
 
     def preview(self, recipe: Recipe) -> Result | None:
@@ -117,10 +122,10 @@ class Store:
         with LIVE.taken(moving=True):
             return evaluate(sample, replace(recipe, evaluation=replace(recipe.evaluation, examples=examples)))
 
-    def _key(self, recipe: Recipe) -> str:
-        """Where what serves this recipe is kept: its own key, else that of a larger estimate."""
+    def _key(self, recipe: Recipe) -> str | None:
+        """Where what serves this recipe is kept: its own key, else that of a larger estimate; None where nothing does."""
         keys = [preparation_key(recipe, level) for level in LEVELS[_level(recipe) :]]
-        return next((key for key in keys if key in self._kept), keys[0])
+        return next((key for key in keys if key in self._kept and _has_heads_of(self._kept[key], recipe)), None)
 
     def folders(self) -> set[Path]:
         """Where the checkpoints of what is prepared lie."""
@@ -130,6 +135,11 @@ class Store:
 
 
 STORE = Store()
+
+
+def _has_heads_of(prepared: Prepared, recipe: Recipe) -> bool:
+    """Heads that are made of words are the base's."""
+    return prepared.recipe.base == recipe.base or not answers_in_words(prepared.checkpoints[0])
 
 
 def _level(recipe: Recipe) -> int:

@@ -34,19 +34,18 @@ class Advice:
 
 @dataclass(frozen=True)
 class _Facts:
-    """What no weight changes: the sizes of the Fishers, their least cosine, and how far each model is from the base."""
+    """What no weight changes: the sizes of the Fishers, and their least cosine."""
 
     sizes: list[float]
     least_cosine: float | None
-    moved: list[float] | None
 
 
 def advise(result: Result) -> list[Advice]:
     """What the models, their Fishers and their scores say about the choice of a rule; the most important first."""
     prepared, recipe = result.prepared, result.recipe
-    facts = prepared.kept("advice", lambda: _facts(prepared, recipe))
+    facts = prepared.kept("advice", lambda: _facts(prepared))
     is_one_task = any(len(entry.owners) == len(prepared.names) for entry in prepared.tasks)
-    found = [*_weak_experts(result), *_unequal(facts, prepared.names, recipe)]
+    found = [*_weak_experts(result), *_unequal(facts.sizes, _moved(prepared, recipe), prepared.names, recipe)]
     found += _one_task(result) if is_one_task else _different_tasks(result)
     if facts.least_cosine is not None and facts.least_cosine > ALIKE and recipe.rule == "fisher":
         text = (
@@ -56,19 +55,32 @@ def advise(result: Result) -> list[Advice]:
     return found
 
 
-def _facts(prepared: Prepared, recipe: Recipe) -> _Facts:
-    names = [name for name in prepared.merged_names if prepared.parameters()[0][name].is_floating_point()]
-    sizes, least = [], None
-    if prepared.fishers:
-        sizes = fisher_scales(prepared.fishers, names, floor=0.0, normalise="trace")
-        pairs = cosines(prepared.fishers, names)
-        least = float(pairs.min()) if pairs.min() == pairs.min() else None
+def _names(prepared: Prepared) -> list[str]:
+    return [name for name in prepared.merged_names if prepared.parameters()[0][name].is_floating_point()]
+
+
+def _facts(prepared: Prepared) -> _Facts:
+    if not prepared.fishers:
+        return _Facts([], None)
+    names = _names(prepared)
+    pairs = cosines(prepared.fishers, names)
+    least = float(pairs.min()) if pairs.min() == pairs.min() else None
+    return _Facts(fisher_scales(prepared.fishers, names, floor=0.0, normalise="trace"), least)
+
+
+def _moved(prepared: Prepared, recipe: Recipe) -> list[float] | None:
+    """How far each model is from the base; None where that is not at hand."""
     base = base_of(prepared, recipe)
     if base is None:
-        return _Facts(sizes, least, None)
-    # A merged head may have other sizes than the base's.
-    fit = [name for name in names if name in base and base[name].shape == prepared.parameters()[0][name].shape]
-    return _Facts(sizes, least, [moved(own, base, fit) for own in prepared.parameters()])
+        return None
+
+    def found() -> list[float]:
+        own = prepared.parameters()
+        # A merged head may have other sizes than the base's.
+        fit = [name for name in _names(prepared) if name in base and base[name].shape == own[0][name].shape]
+        return [moved(model, base, fit) for model in own]
+
+    return prepared.kept(f"moved from {recipe.base}", found)
 
 
 def _weak_experts(result: Result) -> list[Advice]:
@@ -83,7 +95,7 @@ def _weak_experts(result: Result) -> list[Advice]:
     if len(skills) < 2:
         return []
     median = statistics.median(skills.values())
-    weak = [name for name, skill in skills.items() if skill < WEAK * median]
+    weak = [name for name, skill in skills.items() if skill < WEAK * median] if median > 0 else []
     return [
         Advice(
             BEWARE,
@@ -95,16 +107,16 @@ def _weak_experts(result: Result) -> list[Advice]:
     ]
 
 
-def _unequal(facts: _Facts, names: list[str], recipe: Recipe) -> list[Advice]:
+def _unequal(sizes: list[float], ways: list[float] | None, names: list[str], recipe: Recipe) -> list[Advice]:
     found = []
-    if facts.moved and min(facts.moved) > 0 and max(facts.moved) > UNEQUAL * min(facts.moved):
-        near, far = (names[facts.moved.index(own)] for own in (min(facts.moved), max(facts.moved)))
+    if ways and min(ways) > 0 and max(ways) > UNEQUAL * min(ways):
+        near, far = (names[ways.index(own)] for own in (min(ways), max(ways)))
         text = (
-            f"“{far}” has moved {max(facts.moved) / min(facts.moved):.0f} times as far from the base as “{near}”: equal weights are "
+            f"“{far}” has moved {max(ways) / min(ways):.0f} times as far from the base as “{near}”: equal weights are "
             "no fair mix. Draw the curve over λ before you choose."
         )
         found.append(Advice(BEWARE, text))
-    sizes = [size for size in facts.sizes if size > 0]
+    sizes = [size for size in sizes if size > 0]
     uses = any(RULES[rule].needs_fisher for rule in recipe.rules)
     if sizes and uses and recipe.fisher.normalise == "none" and max(sizes) > UNEQUAL * min(sizes):
         text = (

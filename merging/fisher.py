@@ -160,7 +160,7 @@ def diagonal_fisher(
         raise FisherError("The Fisher cannot be estimated: expected at least one example, got none. Check the split.")
     means = {name: total / squares.examples for name, total in squares.sums.items()}
     found = None if squares.factors is None else _factors(squares)
-    seconds = time.monotonic() - started - (found.seconds if found else 0.0)
+    seconds = time.monotonic() - started + (saved.before_s if saved else 0.0) - (found.seconds if found else 0.0)
     estimator = (squares.examples, squares.labels, seed, squares.fallbacks)
     return Fisher(means, *estimator, factors=found, seconds=max(0.0, seconds))
 
@@ -187,6 +187,8 @@ class _SavedState:
     def __init__(self, path: Path, labels: str):
         self.path, self.labels = Path(path), labels
         self._cost_s, self._saved_at = 0.0, -math.inf
+        # What the estimate had taken when it was stopped; and since when it goes on.
+        self.before_s, self._begun_at = 0.0, time.monotonic()
 
     def resume(self, squares: SquaredGradients) -> None:
         """Raises: FisherError if the file is of another estimate; a damaged one is as if it were not there."""
@@ -198,6 +200,12 @@ class _SavedState:
                 sums = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
         except (SafetensorError, OSError, KeyError, TypeError, ValueError):
             return
+        if ("tokens" in about) != (squares.factors is not None):
+            got, expected = ("with", "without") if "tokens" in about else ("without", "with")
+            raise FisherError(
+                f'"{self.path.name}" is the state of another estimate: expected one {expected} factors, got one {got} them. '
+                "Delete the file, or name another one."
+            )
         factors = {name: sums.pop(name) for name in list(sums) if name not in squares.sums}
         shapes, saved = ({name: tensor.shape for name, tensor in each.items()} for each in (squares.sums, sums))
         if squares.factors is None or factors.keys() != {f"{n}:{each}" for n in about["tokens"] for each in NAMES}:
@@ -210,6 +218,7 @@ class _SavedState:
             )
         del about["requested"]
         tokens, seconds = about.pop("tokens", {}), about.pop("seconds", 0.0)
+        self.before_s = float(about.pop("elapsed", 0.0))
         if squares.factors is not None:
             squares.factors.restore(factors, tokens, seconds)
         squares.resume(sums, about.pop("examples"), about)
@@ -220,6 +229,7 @@ class _SavedState:
         if started - self._saved_at < self._cost_s:
             return
         about = {**squares.about(), "examples": squares.examples, "requested": self.labels}
+        about["elapsed"] = self.before_s + started - self._begun_at
         sums = {name: total.cpu() for name, total in squares.sums.items()}
         if squares.factors is not None:
             about |= {"tokens": squares.factors.tokens, "seconds": squares.factors.seconds}

@@ -10,7 +10,7 @@ from torch import Tensor
 from merging.errors import FisherError, StructureError, quoted
 from merging.layer_factors import LayerFactors
 from merging.rules import RULES, RuleSettings
-from merging.rules.kronecker import Pair, conditioned, kfac, regmean
+from merging.rules.kronecker import Pair, conditioned, kfac, regmean, weighted_mean
 
 # Of float64 numbers that are worked on at a time, so that memory stays bounded; and of what is kept between merges.
 BATCH_BYTES = 256 * 2**20
@@ -71,6 +71,12 @@ class LayerMerge:
         self._kept: dict[int, _Batch] = {}
         self.names = {*self._biases, *(bias for bias in self._biases.values() if bias)}
 
+    def is_for(self, rule: str, settings: RuleSettings) -> bool:
+        """Whether it merges by this rule, with what these settings make of the factors."""
+        own = self._settings
+        alike = (own.damping, own.shrinkage) == (settings.damping, settings.shrinkage)
+        return alike and self._rule is RULES[rule]
+
     @property
     def size_bytes(self) -> int:
         """The memory that is kept between merges."""
@@ -82,33 +88,38 @@ class LayerMerge:
         weights_of: Callable[[str], Float[Tensor, " M"]],
         scales: Sequence[float],
         *,
-        start: Mapping[str, Tensor] | None = None,
-        between: Callable[[str], None] = lambda name: None,
+        on_layer: Callable[[int, str], None] | None = None,
     ) -> dict[str, Tensor]:
         """The merged parameters by name, in float64; `weights_of` a weight's name are its models' λ.
 
-        `scales` are what each model's Fisher is divided by; `start` where conjugate gradients begin.
+        `scales` are what each model's Fisher is divided by. `on_layer` is told how many layers are done, and the last; it
+        may raise `Cancelled`.
+
+        Raises: RecipeError for factors that need a larger damping.
         """
         merged: dict[str, Tensor] = {}
         for place, names in enumerate(self._groups):
             batch = self._batch(place, names)
             lambdas = torch.stack([weights_of(name).to(batch.sizes) for name in names], 1)
             shares = lambdas * batch.sizes / batch.sizes.new_tensor(list(scales))[:, None]
-            found = self._solved(batch, shares, lambdas, start)
-            for name, own in zip(names, found, strict=True):
+            for name, own in zip(names, self._solved(batch, shares, lambdas), strict=True):
                 merged |= self._split(name, own)
-                between(name)
+            if on_layer:
+                on_layer(len(merged), names[-1])
         return merged
 
-    def _solved(self, batch: _Batch, shares: Tensor, lambdas: Tensor, start: Mapping[str, Tensor] | None) -> Tensor:
-        # Where no model with a weight has a Fisher, the λ-weighted mean.
-        shares = torch.where(shares.sum(0) > 0, shares, lambdas)
+    def _solved(self, batch: _Batch, shares: Tensor, lambdas: Tensor) -> Tensor:
         if batch.pair is not None:
-            return batch.pair.merged(shares)
-        if batch.outputs is None:
-            return regmean(batch.values, shares, batch.inputs)
-        begun = None if start is None else torch.stack([self._matrix(start, name) for name in batch.names])
-        return kfac(batch.values, shares, batch.inputs, batch.outputs, begun)
+            found = batch.pair.merged(shares)
+        elif batch.outputs is None:
+            found = regmean(batch.values, shares, batch.inputs)
+        else:
+            found = kfac(batch.values, shares, batch.inputs, batch.outputs)
+        # Where no model with a weight has a Fisher, the λ-weighted mean.
+        silent = shares.sum(0) == 0
+        return (
+            torch.where(silent[:, None, None], weighted_mean(batch.values, lambdas), found) if silent.any() else found
+        )
 
     def _batch(self, place: int, names: list[str]) -> _Batch:
         if place in self._kept:

@@ -53,8 +53,8 @@ def merge_parameters(
 
     `settings` are the rules' own; their scale s gives θ₀ + s(θ* − θ₀), with θ₀ the `base`, for any rule. `layer_weights`
     are other weights for the parameters of some layers, by the names that `merging.parameters.place_of` gives them.
-    Rules on whole layers take the `factors` of the Fishers; `layers` is what they have made of them for an earlier merge
-    of the same models.
+    Rules on whole layers take the `factors` of the Fishers, to which no floor is applied, and the λ-weighted mean of a
+    layer for which no factor speaks; `layers` is what they have made of them for an earlier merge of the same models.
 
     Raises: RecipeError, StructureError, FisherError.
     Source: Matena & Raffel 2022, arXiv:2111.09832; the L2 norm is their published code's.
@@ -67,6 +67,8 @@ def merge_parameters(
         check_fishers(models[0], fishers, count=len(models))
     if needs_base(rule, zero_rule=zero_rule, scale=settings.scale):
         check_base(models[0], base, rule=rule, scale=settings.scale)
+    else:
+        base = None
     device = torch.device(device) if device is not None else next(iter(models[0].values())).device
     dtype = torch.float32 if device.type == "mps" else torch.float64
     scales = fisher_scales(fishers, names, floor=floor, normalise=normalise) if chosen.needs_fisher else None
@@ -74,8 +76,11 @@ def merge_parameters(
     by_layer: dict[str, Tensor] = {}
     if chosen.needs_factors:
         factors = [getattr(fisher, "factors", None) for fisher in fishers or []]
-        layers = layers or LayerMerge(models, factors, rule, settings, device=device)
-        by_layer = layers.merge(own_weights.of, scales or [1.0] * len(models))
+        if layers is None or not layers.is_for(rule, settings):
+            layers = LayerMerge(models, factors, rule, settings, device=device)
+        unfloored = fisher_scales(fishers, names, floor=0.0, normalise=normalise) if scales and floor else scales
+        told = partial(_told, on_progress, len(names)) if on_progress else None
+        by_layer = layers.merge(own_weights.of, unfloored or [1.0] * len(models), on_layer=told)
         rule = chosen.rest
     combination = Combination(rule, own_weights.of(None), floor, scales, zero_rule, settings)
 
@@ -96,6 +101,9 @@ def merge_parameters(
         if settings.scale != 1:
             found = torch.lerp(of_base, found, settings.scale)
         merged[name] = found.to(_result_dtype(values))
+        if not is_within(merged[name], -math.inf):
+            _require_finite(name, values, of_base)
+            raise _too_large(name)
         if on_progress:
             on_progress((position + 1) / len(names), f"Merging {name}")
     return merged
@@ -115,7 +123,7 @@ class Combination:
     def of(self, name: str, values: Tensor, fishers: Tensor | None = None, base: Tensor | None = None) -> Tensor:
         """One tensor, or a part of it, from all models' `values` (M, *S) and `fishers` (M, *S), which are overwritten.
 
-        Raises: StructureError if a value is not finite.
+        Raises: StructureError if a value or one of the base is not finite.
         """
         weights, fallback = self.weights, None
         if fishers is not None:
@@ -128,7 +136,7 @@ class Combination:
         merged = RULES[self.rule].combine(values, weights, fishers, fallback, **self._taken(name, base))
         # What is not finite in a model is not finite in the result, but for coordinates of the fallback.
         if not is_within(merged, -math.inf):
-            _require_finite(name, values)
+            _require_finite(name, values, base)
         return merged
 
     def _taken(self, name: str, base: Tensor | None) -> dict[str, object]:
@@ -155,13 +163,24 @@ class Combination:
         return base if self.zero_rule == "base" else isotropic(values, self.weights)
 
 
-def _require_finite(name: str, values: Tensor) -> None:
-    for position, own in enumerate(values, start=1):
+def _told(on_progress: OnProgress, count: int, done: int, name: str) -> None:
+    on_progress(min(1.0, done / count), f"Merging {name}")
+
+
+def _require_finite(name: str, values: Sequence[Tensor], base: Tensor | None = None) -> None:
+    owners = [(f"model {position}", own) for position, own in enumerate(values, start=1)]
+    for owner, own in [*owners, *([("the base", base)] if base is not None else [])]:
         if not is_within(own, -math.inf):
             raise StructureError(
-                f'The models cannot be merged: expected finite numbers, got NaN or infinity in "{name}" of model '
-                f"{position}. Check that every checkpoint is complete and that its training did not diverge."
+                f'The models cannot be merged: expected finite numbers, got NaN or infinity in "{name}" of '
+                f"{owner}. Check that every checkpoint is complete and that its training did not diverge."
             )
+
+
+def _too_large(name: str) -> StructureError:
+    return StructureError(
+        f'The merge cannot be stored: expected numbers within float32, got larger ones in "{name}". Choose a smaller scale.'
+    )
 
 
 def disagreement(name: str, dtype: torch.dtype) -> StructureError:

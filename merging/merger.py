@@ -14,6 +14,8 @@ from merging.rules import RULES
 
 # Rules on layers, or settings of them, between which a page changes.
 KEPT_LAYERS = 3
+# Of what they have made of the factors, before a further one is made.
+KEPT_BYTES = 2**30
 Parameters = Mapping[str, Tensor]
 
 
@@ -65,7 +67,10 @@ class Merger:
         key = rule, recipe.settings.damping, recipe.settings.shrinkage, device
         with self._lock:
             if key not in self._layers:
-                while len(self._layers) >= KEPT_LAYERS:
+                while (
+                    len(self._layers) >= KEPT_LAYERS
+                    or sum(one.size_bytes for one in self._layers.values()) > KEPT_BYTES
+                ):
                     self._layers.pop(next(iter(self._layers)))
                 factors = [getattr(fisher, "factors", None) for fisher in fishers]
                 self._layers[key] = LayerMerge(models, factors, rule, recipe.settings, device=device)

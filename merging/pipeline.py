@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,7 +40,7 @@ class Result:
 
     `scores` by method (the recipe's rule, `isotropic`, `ensemble`, `experts`) and task; `singles` by model and
     task, for every task that the model's own head can do; `merged` the merged parameters by name; `timings` in
-    seconds by phase, `merge_seconds` by rule; `drifts` how far rules that may run away have gone, see `merging.drift`.
+    seconds by phase, `merge_seconds` of the first merge by each rule (later ones find its layers factored); `drifts` how far rules that may run away have gone, see `merging.drift`.
     """
 
     recipe: Recipe
@@ -188,6 +189,7 @@ def evaluate(prepared: Prepared, recipe: Recipe, *, between: Callable[[], None] 
         for rule in recipe.rules:
             with timed(seconds, rule):
                 merged[rule] = prepared.merge(recipe, rule=rule)
+        firsts = {rule: prepared.kept(f"seconds {rule}", partial(seconds.get, rule)) for rule in seconds}
         drifts = {rule: drift(own, prepared.parameters()) for rule, own in merged.items() if may_run_away(rule, recipe)}
     with timed(timings, "evaluate"):
         predictions = _predict_methods(prepared, merged, recipe, between)
@@ -205,7 +207,7 @@ def evaluate(prepared: Prepared, recipe: Recipe, *, between: Callable[[], None] 
         name: {task: accuracy(prediction.correct) for task, prediction in own.items()} for name, own in singles.items()
     }
     own = merged[recipe.rule]
-    return Result(recipe, prepared, scores, single_scores, own, predictions, timings, seconds, drifts)
+    return Result(recipe, prepared, scores, single_scores, own, predictions, timings, firsts, drifts)
 
 
 def _predict_methods(

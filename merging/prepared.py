@@ -201,8 +201,9 @@ class Prepared:
     def size_bytes(self) -> int:
         """The memory that the models and their Fishers take."""
         models = [sum(tensor.nbytes for tensor in module.parameters()) for module in self.modules]
-        fishers = sum(tensor.nbytes for fisher in self.fishers for tensor in fisher.values())
-        return sum(models) + (self.at_once + self._patient.qsize()) * models[0] + fishers + self._merger.size_bytes()
+        others = [*self.fishers, *list(self._bases.values())]
+        beside = sum(tensor.nbytes for other in others for tensor in other.values()) + self._merger.size_bytes()
+        return sum(models) + (self.at_once + self._patient.qsize()) * models[0] + beside
 
     def _encoded(self, entry: EvaluationTask, split: str, index: int) -> Batches:
         chosen, seed = self.recipe.evaluation.examples, self.recipe.fisher.seed

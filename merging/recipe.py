@@ -188,7 +188,10 @@ def _from_mapping(content: object) -> Recipe:
     if "fisher" in content:
         content["fisher"] = FisherSettings(**_section("fisher", content["fisher"], FisherSettings))
     if "settings" in content:
-        content["settings"] = RuleSettings(**_section("settings", content["settings"], RuleSettings))
+        own = _section("settings", content["settings"], RuleSettings)
+        content["settings"] = RuleSettings(
+            **{name: number_of(name, value) if isinstance(value, str) else value for name, value in own.items()}
+        )
     if "layer_weights" in content:
         content["layer_weights"] = _layer_weights(content["layer_weights"])
     if "evaluation" in content:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from merging.documents import is_plain
 from merging.errors import RecipeError, require_choice, shown
 from merging.gradients import LABELS
-from merging.rules import RULES
+from merging.rules import RULES, RuleSettings
 from merging.rules.settings import LARGEST_SEED
 from merging.scales import NORMALISATIONS
 from merging.tasks import SPLITS
@@ -41,6 +41,11 @@ def check_fields(recipe: object) -> None:
     require_choice("device", recipe.device, DEVICES)
     for method in recipe.compare:
         require_choice("comparison", method, METHODS)
+    if not isinstance(recipe.settings, RuleSettings) or not isinstance(recipe.layer_weights, Mapping):
+        raise RecipeError(
+            "The recipe cannot be read: expected settings as RuleSettings and layer_weights as a dictionary, got "
+            f"{shown(recipe.settings)} and {shown(recipe.layer_weights)}. Mend them, or leave them out."
+        )
     for rule in recipe.rules:
         require_count(rule, len(recipe.models))
         if needs_base(rule, zero_rule=recipe.fisher.zero_rule, scale=recipe.settings.scale) and not recipe.base:

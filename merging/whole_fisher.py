@@ -7,12 +7,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from merging.errors import FisherError
+from merging.errors import FisherError, StructureError, quoted
 from merging.gradients.factors import Draws, columns_for
 from merging.gradients.outputs import likelihood_of, logits_of
 from merging.gradients.per_example import examples_of, gradients_of, requiring_gradients
 from merging.gradients.readiness import frozen
 from merging.rules.full import MOST_PARAMETERS, full
+from merging.rules.settings import RuleSettings
 from merging.weights import normalised_weights
 
 
@@ -28,15 +29,21 @@ class FullFisher:
 def full_fisher(
     model: nn.Module, batches: Iterable[Mapping[str, object]], names: Iterable[str] | None = None
 ) -> FullFisher:
-    """F = 1/N Σₙ E_{y∼p(y|xₙ,θ)} [∇ log p ∇ log pᵀ], exact over the labels, one example at a time, in float64.
+    """F = 1/N Σₙ E_{y∼p(y|xₙ,θ)} [∇ log p ∇ log pᵀ], exact over the labels, one example at a time, summed in float64.
 
     `names` chooses parameters (a body), all by default. For small models: the matrix has P² numbers.
 
-    Raises: FisherError for more than 4096 parameters, or without examples.
+    Raises: FisherError for more than 4096 parameters, without any, for unknown names, or without examples.
     Source: Matena & Raffel 2022, equation 2.
     """
-    chosen = dict(model.named_parameters())
-    chosen = {name: chosen[name] for name in (chosen if names is None else names)}
+    known = dict(model.named_parameters())
+    chosen = {name: known.get(name) for name in (known if names is None else names)}
+    if not chosen or any(tensor is None for tensor in chosen.values()):
+        unknown = [name for name, tensor in chosen.items() if tensor is None]
+        raise FisherError(
+            f"The Fisher cannot be estimated: expected parameters of the model, got {quoted(unknown)}. "
+            f"Choose among {quoted(known)}."
+        )
     count = sum(tensor.numel() for tensor in chosen.values())
     if count > MOST_PARAMETERS:
         raise FisherError(
@@ -71,23 +78,44 @@ def merge_full(
 ) -> dict[str, Tensor]:
     """θ* = (Σᵢ λᵢ Fᵢ)⁻¹ Σᵢ λᵢ Fᵢ θᵢ for the parameters that the Fishers are of; see `merging.rules.full`.
 
-    Raises: RecipeError, FisherError.
+    The result has the models' dtype, but never less than float32.
+
+    Raises: RecipeError, FisherError, StructureError.
     """
     lambdas = normalised_weights(weights or [1.0] * len(models), count=len(models))
-    names = fishers[0].names
-    if len(fishers) != len(models) or any(fisher.names != names for fisher in fishers):
+    RuleSettings(damping=damping)  # refuses what is none
+    names = fishers[0].names if fishers else ()
+    if not names or len(fishers) != len(models) or any(fisher.names != names for fisher in fishers):
         raise FisherError(
             f"The whole Fishers do not fit: expected {len(models)} of the same parameters, got {len(fishers)} of "
             f"{len({fisher.names for fisher in fishers})} kinds. Estimate them for the same names."
         )
+    _check_models(models, fishers[0])
     flat = [torch.cat([model[name].detach().double().reshape(-1) for name in names]) for model in models]
     stacked = torch.stack([fisher.matrix for fisher in fishers])
     merged = full(torch.stack(flat), torch.tensor(lambdas, dtype=torch.float64), stacked, damping=damping)
     parts = merged.split([models[0][name].numel() for name in names])
     return {
-        name: part.view(models[0][name].shape).to(models[0][name].dtype)
+        name: part.view(models[0][name].shape).to(torch.promote_types(models[0][name].dtype, torch.float32))
         for name, part in zip(names, parts, strict=True)
     }
+
+
+def _check_models(models: list[Mapping[str, Tensor]], fisher: FullFisher) -> None:
+    shapes = {name: models[0][name].shape if name in models[0] else None for name in fisher.names}
+    for position, model in enumerate(models, start=1):
+        wrong = [
+            name for name, shape in shapes.items() if shape is None or name not in model or model[name].shape != shape
+        ]
+        if wrong or sum(model[name].numel() for name in shapes) != len(fisher.matrix):
+            raise StructureError(
+                f"The models do not fit their Fishers: expected {quoted(shapes)} with {len(fisher.matrix)} numbers, "
+                f"model {position} has others. Name checkpoints of one architecture."
+            )
+        if not all(bool(model[name].isfinite().all()) for name in shapes):
+            raise StructureError(
+                f"The models cannot be merged: expected finite numbers, got NaN or infinity in model {position}."
+            )
 
 
 def _inputs(batch: Mapping[str, object], dtype: torch.dtype) -> dict[str, object]:

@@ -30,19 +30,29 @@ class Layer(NamedTuple):
 def layers_of_model(model: nn.Module) -> dict[str, Layer]:
     """Linear layers, GPT-2's Conv1D and convolutions without groups, by the names of their weights.
 
-    A weight that another kind of module uses, too (a tied embedding), is none.
+    A weight that another kind of module uses, too (a tied embedding), is none; nor is one of modules with different
+    biases, or with a bias that another weight has, too: then no matrix is merged as one.
     """
     names = {parameter: name for name, parameter in model.named_parameters()}
     kinds: dict[str, set[type]] = {}
     found: dict[str, Layer] = {}
+    biases: dict[str, set[str | None]] = {}
+    weights: dict[str | None, set[str]] = {}
     for module in model.modules():
         for parameter in module.parameters(recurse=False):
             kinds.setdefault(names[parameter], set()).add(type(module))
         shape = _shape(module)
         if shape is not None and max(shape[:2]) < MOST_WIDTH:
             bias = None if module.bias is None else names[module.bias]
-            found[names[module.weight]] = Layer(shape[0], shape[1] + (bias is not None), bias, shape[2])
-    return {name: layer for name, layer in found.items() if len(kinds[name]) == 1}
+            name = names[module.weight]
+            found[name] = Layer(shape[0], shape[1] + (bias is not None), bias, shape[2])
+            biases.setdefault(name, set()).add(bias)
+            weights.setdefault(bias, set()).add(name)
+    return {
+        name: layer
+        for name, layer in found.items()
+        if len(kinds[name]) == len(biases[name]) == 1 and (layer.bias is None or len(weights[layer.bias]) == 1)
+    }
 
 
 def _shape(module: nn.Module) -> tuple[int, int, bool] | None:

@@ -51,7 +51,7 @@ class Rule(NamedTuple):
 
 
 _ONE_PASS = "one Fisher per model: about a training step per batch"
-_FACTORS = "the same pass, with factors of 1.7 times the parameters per model"
+_FACTORS = "the same pass, with factors of two to three times the parameters per model"
 
 RULES: dict[str, Rule] = {
     "isotropic": Rule(isotropic, "isotropic average", "The λ-weighted mean of the models.", "no estimate"),

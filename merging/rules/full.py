@@ -5,10 +5,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from merging.errors import FisherError
-from merging.rules.settings import LEAST_DAMPING
 
 # Of its parameters: a matrix of this size takes 134 MB in float64.
 MOST_PARAMETERS = 4096
+# Of the largest eigenvalue of Σᵢ λᵢ Fᵢ: directions below it count as not excited.
+SINGULAR = 1e-12
 
 
 def full(
@@ -40,6 +41,6 @@ def full(
     pulled = torch.einsum("m,mpq,mq->p", weights, damped, values - mean)
     # The pseudo-inverse of what is symmetric, by its eigenvalues.
     eigenvalues, basis = torch.linalg.eigh((total + total.mT) / 2)
-    kept = eigenvalues > eigenvalues[-1].clamp_min(0) * LEAST_DAMPING**2
+    kept = eigenvalues > eigenvalues[-1].clamp_min(0) * SINGULAR
     inverse = torch.where(kept, 1 / torch.where(kept, eigenvalues, 1.0), 0.0)
     return mean + basis @ (inverse * (basis.mT @ pulled))

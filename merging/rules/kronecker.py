@@ -23,7 +23,7 @@ MOST_STEPS = 1000
 def conditioned(
     factor: Float[Tensor, " *B d d"], *, damping: float, shrinkage: float = 1.0
 ) -> Float[Tensor, " *B d d"]:
-    """A' = αA + (1 − α) diag A + δ (tr A/d) I, divided by tr A: α is `shrinkage`, δ `damping` (at least 1e-6).
+    """A' = αA + (1 − α) diag A + δ (tr A/d) I, divided by tr A: α is `shrinkage`, δ `damping` (at least 1e-3).
 
     A factor of trace 0 becomes the damping alone. What is not symmetric by rounding becomes so.
     """
@@ -40,25 +40,24 @@ def kfac(
     shares: Float[Tensor, " M L"],
     inputs: Float[Tensor, " M L d d"],
     outputs: Float[Tensor, " M L o o"],
-    start: Float[Tensor, " L o d"] | None = None,
 ) -> Float[Tensor, " L o d"]:
     """The W* of Σᵢ wᵢ Gᵢ (W* − Wᵢ) Aᵢ = 0: Fisher merging with Fᵢ = Aᵢ ⊗ Gᵢ, from conditioned factors.
 
-    Two models by `Pair`, more by conjugate gradients in float64 from `start` (by default the weighted mean), until
+    Two models by `Pair`, more by conjugate gradients in float64 from the weighted mean, until
     the residual is 1e-10 of the right side. A layer that one model alone has a share in is that model's; one that none
     has a share in is the mean.
 
-    Raises: RecipeError if that takes more than 1000 steps: the damping is too small.
+    Raises: RecipeError if that takes more than 1000 steps, or has no solution: the damping is too small.
     Source: Martens & Grosse 2015, arXiv:1503.05671, for the factors; Tam et al. 2023, arXiv:2312.04339, section 4, for merging
     by conjugate gradients.
     """
     if len(values) == 2:
         return Pair.of(values, inputs, outputs).merged(shares)
-    mean = _mean(values, shares)
+    mean = weighted_mean(values, shares)
     alone = (shares > 0).sum(0) < 2
     if bool(alone.all()):
         return mean
-    solved = _conjugate_gradients(values, _portions(shares), inputs, outputs, mean if start is None else start)
+    solved = _conjugate_gradients(values, _portions(shares), inputs, outputs, mean)
     return torch.where(alone[:, None, None], mean, solved)
 
 
@@ -72,7 +71,7 @@ def regmean(
     weighted = _portions(shares)[..., None, None] * inputs
     right = torch.einsum("mloi,mlij->loj", values, weighted)
     solved = torch.linalg.solve(weighted.sum(0), right, left=False)
-    return torch.where(((shares > 0).sum(0) < 2)[:, None, None], _mean(values, shares), solved)
+    return torch.where(((shares > 0).sum(0) < 2)[:, None, None], weighted_mean(values, shares), solved)
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +104,7 @@ class Pair:
         below = (along * self.curvature).sum(0)
         found = self.left @ ((along * self.rotated).sum(0) / torch.where(below > 0, below, 1.0)) @ self.right.mT
         alone = ((shares > 0).sum(0) < 2)[:, None, None]
-        return torch.where(alone, _mean(self.values, shares), found)
+        return torch.where(alone, weighted_mean(self.values, shares), found)
 
     @property
     def size_bytes(self) -> int:
@@ -115,7 +114,7 @@ class Pair:
 
 def _simultaneous(factors: Float[Tensor, " 2 L d d"]) -> tuple[Float[Tensor, " L d d"], Float[Tensor, " L d"]]:
     """V and a of each layer's two factors: VᵀF₁V = diag(a), Vᵀ(F₁ + F₂)V = I."""
-    lower = torch.linalg.cholesky(factors[0] + factors[1])
+    lower = _cholesky(factors[0] + factors[1])
     whitened = _whitened(lower, factors[:1])[0]
     a, basis = torch.linalg.eigh((whitened + whitened.mT) / 2)
     return torch.linalg.solve_triangular(lower.mT, basis, upper=True), a.clamp(0, 1)
@@ -129,7 +128,7 @@ def _conjugate_gradients(
     With Ā = LLᵀ, Ḡ = KKᵀ the unknown is X = Kᵀ(W − start)L, and Aᵢ, Gᵢ become L⁻¹AᵢL⁻ᵀ, K⁻¹GᵢK⁻ᵀ.
     """
     along = shares[..., None, None]
-    low_in, low_out = (torch.linalg.cholesky((along * factor).sum(0)) for factor in (inputs, outputs))
+    low_in, low_out = (_cholesky((along * factor).sum(0)) for factor in (inputs, outputs))
     weighted, outputs = along * _whitened(low_in, inputs), _whitened(low_out, outputs)
 
     def fisher(each: Tensor) -> Tensor:
@@ -160,6 +159,16 @@ def _conjugate_gradients(
     )
 
 
+def _cholesky(factors: Float[Tensor, " L d d"]) -> Float[Tensor, " L d d"]:
+    lower, failed = torch.linalg.cholesky_ex(factors)
+    if bool(failed.any()):
+        raise RecipeError(
+            "The K-FAC merge has no solution: expected positive definite factors, got others, by rounding or by wrong "
+            "numbers. Raise the damping; 0.1 is the default."
+        )
+    return lower
+
+
 def _whitened(lower: Float[Tensor, " L d d"], factors: Float[Tensor, " M L d d"]) -> Float[Tensor, " M L d d"]:
     """L⁻¹ F L⁻ᵀ."""
     half = torch.linalg.solve_triangular(lower.expand_as(factors), factors, upper=False)
@@ -181,6 +190,6 @@ def _portions(shares: Tensor) -> Tensor:
     return torch.where(total > 0, shares / torch.where(total > 0, total, 1.0), torch.full_like(shares, 1 / len(shares)))
 
 
-def _mean(values: Tensor, shares: Tensor) -> Tensor:
+def weighted_mean(values: Float[Tensor, " M L o d"], shares: Float[Tensor, " M L"]) -> Float[Tensor, " L o d"]:
     """The mean by share."""
     return (_portions(shares)[..., None, None] * values).sum(0)

@@ -134,7 +134,7 @@ def _summed(weights: Tensor, vectors: Tensor) -> Tensor:
 
 
 def _largest(vector: Tensor, density: float) -> Tensor:
-    """The vector with all but its largest numbers set to 0; of equal ones the first stay."""
+    """The vector with all but its largest numbers set to 0; which of equal ones stay is left open."""
     keep = max(1, int(density * vector.numel()))
     if keep >= vector.numel():
         return vector

@@ -1,25 +1,28 @@
 """The store of what is prepared: what its key ignores, and what it drops."""
 
+import shutil
 from dataclasses import replace
 
 import pytest
 
 from components.store import Store, preparation_key
-from merging.pipeline import evaluate
+from merging.checkpoints import open_checkpoint
+from merging.pipeline import evaluate, prepare
 from merging.pools import open_pool
 from merging.recipe import EvaluationSettings, FisherSettings, preset_recipe
 from merging.rules import RuleSettings
 from merging.scales import NORMALISATIONS
 from merging.weights import ZERO_RULES
+from tests import cases
 
 RECIPE = preset_recipe(open_pool("digits"), "four-tasks")
 
 
 class Prepared:
-    """What the store asks of a prepared recipe: its size."""
+    """What the store asks of a prepared recipe: its base and its size."""
 
     def __init__(self, size: int) -> None:
-        self._size = size
+        self.recipe, self._size = RECIPE, size
 
     def size_bytes(self) -> int:
         return self._size
@@ -70,8 +73,6 @@ def test_the_key_tells_apart_what_needs_other_models_or_fishers(changed):
 
 
 def test_the_base_is_ready_for_a_zero_rule_that_is_chosen_later(four_tasks, four_result):
-    from merging.pipeline import evaluate
-
     assert four_tasks.base
     assert FisherSettings().zero_rule != "base"
     later = replace(four_tasks, fisher=replace(four_tasks.fisher, zero_rule="base"))
@@ -138,3 +139,26 @@ def test_a_dropped_recipe_has_no_result(four_result):
     store.put(four_result.recipe, four_result.prepared, four_result)
     store.put(_numbered(5), Prepared(1))
     assert store.live_result(four_result.recipe) is None
+
+
+def test_heads_of_words_are_of_the_base_that_the_recipe_names(tmp_path):
+    recipe = replace(preset_recipe(open_pool("digits-clip"), "four-towers"), rule="isotropic", compare=())
+    other = tmp_path / "other"
+    shutil.copytree(open_checkpoint(recipe.base).folder, other)
+    store = Store()
+    store.put(recipe, prepare(recipe))
+    assert store.get(recipe) is not None
+    assert store.get(replace(recipe, base=str(other))) is None
+    assert store.live_result(replace(recipe, base=str(other))) is None
+
+
+def test_what_a_merge_keeps_counts_against_the_limit():
+    recipe = cases.two_tasks(rule="kfac")
+    first = prepare(recipe)
+    store = Store(limit_bytes=2 * first.size_bytes())
+    store.put(replace(recipe, heads="merge"), Prepared(first.size_bytes()))
+    store.put(recipe, first)
+    assert store.get(replace(recipe, heads="merge")) is not None
+    assert store.live_result(recipe) is not None  # factors both layers
+    assert store.get(replace(recipe, heads="merge")) is None
+    assert store.get(recipe) is first

@@ -67,3 +67,20 @@ def test_few_examples_are_told(examples, told):
 
 def test_a_merge_that_needs_no_fisher_is_advised_on_too():
     assert isinstance(advise(merging.run(cases.two_tasks(rule="isotropic"))), list)
+
+
+def test_experts_that_all_guess_are_not_told_apart(four_result):
+    singles = {
+        name: {task: Score("accuracy", 0.44 + 0.01 * place, 0.4, 0.5, 250) for task in own}
+        for place, (name, own) in enumerate(four_result.singles.items())
+    }
+    assert "is weak" not in texts(replace(four_result, singles=singles))
+
+
+def test_how_far_models_have_moved_is_asked_of_the_recipes_own_base():
+    recipe = replace(cases.quick_recipe("robust"), base=None)
+    result = merging.run(recipe)
+    assert "no fair mix" not in texts(result)
+    based = replace(result, recipe=replace(recipe, base="zoo:digits/base"))
+    assert "no fair mix" in texts(based)
+    assert "no fair mix" not in texts(result)

@@ -9,7 +9,7 @@ import torch
 import merging
 from merging import cache
 from merging.__main__ import main
-from merging.drift import FAR, drift
+from merging.drift import FAR, drift, drift_notes
 from merging.errors import RecipeError
 from merging.estimates import FACTORS, fisher_key
 from merging.export import export
@@ -133,3 +133,21 @@ def test_a_slider_move_of_two_models_reuses_what_was_factored(result):
     result.prepared.merge(result.recipe.with_weights([0.3, 0.7]))
     assert layers._kept == kept
     assert result.prepared.size_bytes() > layers.size_bytes > 0
+
+
+def test_the_seconds_of_a_rule_are_those_of_its_first_merge(result):
+    moved = evaluate(result.prepared, result.recipe.with_weights([0.3, 0.7]))
+    assert moved.merge_seconds == {rule: result.merge_seconds[rule] for rule in moved.merge_seconds}
+
+
+def test_equal_models_cannot_be_run_away_from():
+    own = {"w": torch.tensor([0.1, 0.2, 0.3])}
+    assert drift({"w": own["w"] + 1e-7}, [own, own, own]) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("rule", "told"), [("kfac", "Raise the damping"), ("dare", "Raise the density"), ("isotropic", "Lower the scale")]
+)
+def test_who_has_run_away_is_told_what_helps_there(rule, told):
+    (note,) = drift_notes({rule: 7.0, "fisher": 1.0})
+    assert told in note

@@ -1,10 +1,16 @@
 """Rules on task vectors and on layers through `merge_parameters`: limits, agreements, bad input."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from merging import Recipe, diagonal_fisher, merge_parameters
-from merging.errors import FisherError, RecipeError, StructureError
+from merging.errors import Cancelled, FisherError, RecipeError, StructureError
+from merging.fisher import Fisher
+from merging.layer_factors import Factors, LayerFactors
+from merging.layer_merge import LayerMerge
+from merging.recipe import ModelEntry
 from merging.rules import RULES, RuleSettings
 from tests import cases
 
@@ -257,3 +263,140 @@ def test_a_recipe_names_rules_settings_and_layers_and_is_read_back():
 def test_recipes_that_cannot_be_carried_out_are_refused(fields, told):
     with pytest.raises(RecipeError, match=told):
         Recipe.of(_fields(**fields))
+
+
+@pytest.mark.parametrize(
+    ("rule", "settings"), [("task_arithmetic", {}), ("ties", {}), ("fisher", {"scale": 1.5}), ("kfac", {"scale": 0.5})]
+)
+def test_a_base_that_is_not_finite_is_refused(networks, rule, settings):
+    name = "vit.encoder.layer.0.attention.output.dense.weight"
+    name = name if name in networks["base"] else next(iter(networks["base"]))
+    broken = {**networks["base"], name: torch.full_like(networks["base"][name], float("nan"))}
+    with pytest.raises(StructureError, match=f'"{name}" of the base'):
+        merged({**networks, "base": broken}, rule, **settings)
+
+
+def test_a_scale_that_leaves_float32_is_refused():
+    models = [{"w": torch.full((2,), 3e38)}, {"w": torch.full((2,), 3.2e38)}]
+    with pytest.raises(StructureError, match="Choose a smaller scale"):
+        merge_parameters(models, "isotropic", base={"w": torch.zeros(2)}, settings=RuleSettings(scale=10.0))
+
+
+@pytest.mark.parametrize("rule", ["isotropic", "regmean"])
+def test_a_base_without_what_is_merged_is_in_nobodys_way_where_none_is_needed(networks, rule):
+    assert merged({**networks, "base": {}}, rule, zero_rule="base").keys() == networks["models"][0].keys()
+
+
+@pytest.mark.parametrize("floor", [0.0, 1e-4, 1e-2])
+def test_a_models_confidence_cancels_in_layers_whatever_the_floor(networks, floor):
+    """Under trace normalisation one factor before a model's Fisher changes nothing; layers have no floor."""
+    fishers = [own for own in networks["fishers"][:2]]
+    quiet = replace(
+        fishers[1],
+        factors=Factors(
+            {
+                name: replace(own, outputs=1e-3 * own.outputs, weighted=1e-3 * own.weighted)
+                for name, own in fishers[1].factors.items()
+            },
+            fishers[1].examples,
+        ),
+        **{"tensors": {name: 1e-3 * tensor for name, tensor in fishers[1].items()}},
+    )
+    asked = {"floor": floor, "normalise": "trace"}
+    one, other = (
+        merge_parameters(networks["models"][:2], "kfac", fishers=[fishers[0], second], **asked)
+        for second in (fishers[1], quiet)
+    )
+    for name in fishers[0].factors:
+        torch.testing.assert_close(one[name], other[name], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("rule", ["kfac", "regmean_weighted"])
+@pytest.mark.parametrize("count", [2, 3])
+def test_layers_for_which_no_factor_speaks_are_the_mean(networks, rule, count):
+    """A is known where no gradient was: G = 0 says that nothing depends on the layer."""
+    fishers = [
+        replace(
+            own,
+            factors=Factors(
+                {
+                    name: replace(
+                        layer, outputs=torch.zeros_like(layer.outputs), weighted=torch.zeros_like(layer.weighted)
+                    )
+                    for name, layer in own.factors.items()
+                },
+                own.examples,
+            ),
+        )
+        for own in networks["fishers"][:count]
+    ]
+    weights = [1.0, 2.0, 3.0][:count]
+    found = merge_parameters(networks["models"][:count], rule, weights, fishers=fishers)
+    mean = merge_parameters(networks["models"][:count], "isotropic", weights)
+    for name in fishers[0].factors:
+        torch.testing.assert_close(found[name], mean[name], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("damping", [0.0, 1e-5])
+def test_factors_that_rounding_left_indefinite_are_merged_without_a_crash(count, damping):
+    """Factors of few examples with one outlier, summed in float32: their least eigenvalues are below 0."""
+    generator = torch.Generator().manual_seed(0)
+    size = 384
+    models, fishers = [], []
+    for _ in range(count):
+        rows = torch.randn(16, size, generator=generator)
+        rows[:, 0] *= 1e3
+        factor = rows.T @ rows / 16
+        models.append({"w": torch.randn(size, size, generator=generator)})
+        layer = LayerFactors(factor, factor.clone(), factor.clone())
+        fishers.append(Fisher({"w": torch.ones(size, size)}, 16, "exact", 0, factors=Factors({"w": layer}, 16)))
+    assert min(float(torch.linalg.eigvalsh(one.factors["w"].inputs.double())[0]) for one in fishers) < 0
+    found = merge_parameters(models, "kfac", fishers=fishers, settings=RuleSettings(damping=damping, shrinkage=1.0))[
+        "w"
+    ]
+    assert bool(found.isfinite().all())
+    assert float(found.abs().max()) < 1e4
+
+
+def test_factors_that_are_no_factors_are_told_in_words(networks):
+    negative = [
+        replace(own, factors=Factors({n: replace(f, inputs=-f.inputs) for n, f in own.factors.items()}, own.examples))
+        for own in networks["fishers"][:2]
+    ]
+    with pytest.raises(RecipeError, match="expected positive definite factors"):
+        merge_parameters(networks["models"][:2], "kfac", fishers=negative)
+
+
+def test_layers_of_another_rule_or_other_settings_are_not_used(networks):
+    models, fishers = networks["models"][:2], networks["fishers"][:2]
+    others = LayerMerge(models, [own.factors for own in fishers], "regmean", RuleSettings(damping=1.0))
+    expected = merge_parameters(models, "kfac", fishers=fishers)
+    assert_close(merge_parameters(models, "kfac", fishers=fishers, layers=others), expected, 0.0)
+
+
+def test_a_merge_of_layers_tells_how_far_it_is_and_can_be_stopped(networks):
+    told = []
+    merge_parameters(
+        networks["models"][:2], "kfac", fishers=networks["fishers"][:2], on_progress=lambda *one: told.append(one)
+    )
+    assert len(told) > len(networks["models"][0])
+    assert told[0][1] in {f"Merging {name}" for name in networks["fishers"][0].factors}
+
+    def stop(fraction, text):
+        raise Cancelled
+
+    with pytest.raises(Cancelled):
+        merge_parameters(networks["models"][:2], "kfac", fishers=networks["fishers"][:2], on_progress=stop)
+
+
+def test_numbers_of_settings_may_be_written_as_yaml_reads_them_as_text():
+    fields = {"models": [{"checkpoint": "a", "task": "b"}] * 2, "settings": {"damping": "1e-3", "seed": 3}}
+    assert Recipe.of(fields).settings == RuleSettings(damping=1e-3, seed=3)
+
+
+@pytest.mark.parametrize("fields", [{"settings": {"scale": 2}}, {"layer_weights": None}])
+def test_a_recipe_of_other_types_is_refused_in_words(fields):
+    entries = (ModelEntry("a", "b"), ModelEntry("c", "d"))
+    with pytest.raises(RecipeError, match="expected settings as RuleSettings"):
+        Recipe(entries, **fields)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from merging import diagonal_fisher
-from merging.errors import FisherError
+from merging.errors import FisherError, RecipeError, StructureError
 from merging.rules.kronecker import kfac
 from merging.whole_fisher import FullFisher, full_fisher, merge_full
 from tests import cases
@@ -48,3 +48,18 @@ def test_what_is_too_large_or_does_not_fit_is_refused():
     one = FullFisher(torch.eye(2).double(), ("w",), 1)
     with pytest.raises(FisherError, match="do not fit"):
         merge_full([{"w": torch.zeros(2)}] * 2, [one])
+    for models, told in [
+        ([{"w": torch.zeros(2)}, {"w": torch.zeros(3)}], "do not fit their Fishers"),
+        ([{"w": torch.zeros(2)}, {"v": torch.zeros(2)}], "do not fit their Fishers"),
+        ([{"w": torch.zeros(2)}, {"w": torch.tensor([1.0, float("nan")])}], "in model 2"),
+    ]:
+        with pytest.raises(StructureError, match=told):
+            merge_full(models, [one] * 2)
+    for damping in (-1.0, float("nan")):
+        with pytest.raises(RecipeError, match="damping"):
+            merge_full([{"w": torch.zeros(2)}] * 2, [one] * 2, damping=damping)
+    with pytest.raises(FisherError, match="do not fit"):
+        merge_full([{"w": torch.zeros(2)}] * 2, [])
+    for names in ([], ["nobody"]):
+        with pytest.raises(FisherError, match="expected parameters of the model"):
+            full_fisher(cases.model_case("softmax-2"), cases.batches_for("softmax-2", 2), names)
