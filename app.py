@@ -88,7 +88,7 @@ def build_app() -> gr.Blocks:
                 rules = create_rule_picker(formula_html)
                 weighed = create_tradeoffs()
                 settings = create_merge_settings()
-                kept = create_merge_history()
+                visited = create_merge_history()
             with gr.Tab("Inspect", id="inspect") as inspect_tab:
                 inspect = create_inspect(slider_names(first_models))
             with gr.Tab("Explore λ", id="explore") as explore_tab:
@@ -99,7 +99,7 @@ def build_app() -> gr.Blocks:
                 exports = create_export_panel()
                 pushing = create_push_panel()
         parts = Parts(
-            *(page, sidebar, width_px, query, tabs, picker, job, weights, charts, settings, rules, weighed, kept),
+            *(page, sidebar, width_px, query, tabs, picker, job, weights, charts, settings, rules, weighed, visited),
             *(inspect_tab, inspect, explore_tab, explore, learn_tab, learn, export_tab, exports, pushing),
         )
         events.wire(parts)

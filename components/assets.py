@@ -5,13 +5,14 @@ Their names hold a digest of what is in them: under such a name nothing ever cha
 """
 
 import gzip
+import re
 import threading
 from functools import lru_cache
 from pathlib import Path
 
 import gradio
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -24,6 +25,7 @@ HEADERS = {"Cache-Control": "public, max-age=31536000, immutable", "Vary": "Acce
 SMALLEST_BYTES = 400
 LEVEL = 6
 CHARTS = "PlotlyPlot-*.js"
+REFUSED = re.compile(r";q=0(\.0*)?$")
 
 
 def routes() -> list[Route]:
@@ -36,7 +38,7 @@ def routes() -> list[Route]:
         name = request.url.path.rpartition("/")[2]
         if name not in names:
             return Response(status_code=404)
-        is_packed = "gzip" in request.headers.get("accept-encoding", "")
+        is_packed = takes_gzip(request.headers)
         body, packing = await run_in_threadpool(_read, name, is_packed=is_packed)
         return Response(body, media_type=TYPES[Path(name).suffix], headers=HEADERS | packing)
 
@@ -60,6 +62,12 @@ class Preload:
 
         is_page = self._link and scope["type"] == "http" and scope["path"] == "/"
         await self._app(scope, receive, told if is_page else send)
+
+
+def takes_gzip(headers: Headers) -> bool:
+    """Whether a request may be answered packed."""
+    asked = [part.replace(" ", "").lower() for part in headers.get("accept-encoding", "").split(",")]
+    return any(part.split(";")[0] == "gzip" and not REFUSED.search(part) for part in asked)
 
 
 def _charts() -> list[str]:

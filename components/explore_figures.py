@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from components.figures import NARROW_PX, _finished, _plain
+from components.figures import NARROW_PX, _finished, _plain, legend_px
 from components.picture import Picture
 from components.style import COLOURS, DASHES, SYMBOLS, TITLES, tinted
 from merging.errors import RecipeError
@@ -129,7 +129,14 @@ def curve_picture(explored: Explored, width_px: int) -> Picture:
     )
     columns, rows, picks = curve_rows(explored)
     caption = f"Accuracy in % on {explored.split}, with 95 % Wilson intervals; of the mean, at the effective number of examples."
-    return Picture(_finished(figure, height=430, below=60), sentence(explored), columns, rows, caption, picks)
+    return Picture(
+        _finished(figure, height=430 + legend_px(len(explored.trials) + 2, width_px), below=60),
+        sentence(explored),
+        columns,
+        rows,
+        caption,
+        picks,
+    )
 
 
 def curve_rows(explored: Explored) -> tuple[list[str], list[list[object]], list[str]]:
@@ -180,7 +187,11 @@ def tasks_picture(explored: Explored, width_px: int) -> Picture:
     ]
     text = f"Every task by itself, over λ · {explored.names[0]}."
     return Picture(
-        _finished(figure, height=90 + 250 * down, below=50), text, columns, rows, f"Accuracy in % on {explored.split}."
+        _finished(figure, height=90 + 250 * down + legend_px(len(explored.trials) + 1, width_px), below=50),
+        text,
+        columns,
+        rows,
+        f"Accuracy in % on {explored.split}.",
     )
 
 

@@ -73,7 +73,7 @@ def score_figure(
         "xaxis": {"fixedrange": True, "tickfont": {"size": 13}, "automargin": True},
         "legend": SCORE_LEGEND,
         "template": _no_template(),
-        **_frame(SCORE_HEIGHT_PX + (LEGEND_LINE_PX * max(0, len(series) - 4) if narrow else 0), below=36),
+        **_frame(SCORE_HEIGHT_PX + legend_px(len(series), width_px), below=36),
     }
     if len(tasks) > 1:
         # The means stand apart.
@@ -81,6 +81,11 @@ def score_figure(
         place = {"x0": len(tasks) - 0.5, "x1": len(tasks) - 0.5, "xref": "x", "y0": 0, "y1": 1, "yref": "y domain"}
         layout["shapes"] = [{"type": "line", "line": line, **place}]
     return {"data": [_bars(name, own, tasks, *look, has_numbers) for name, own, *look in series], "layout": layout}
+
+
+def legend_px(entries: int, width_px: float) -> int:
+    """What a legend takes beyond a few lines: on a phone every entry has a line of its own."""
+    return LEGEND_LINE_PX * max(0, entries - 4) if width_px < NARROW_PX else 0
 
 
 @cache

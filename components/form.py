@@ -94,7 +94,7 @@ def recipe_of(form: Form, *, hosted: bool) -> Recipe:
         device=form.device,
         base=form.base or None,
         rule=form.rule,
-        compare=(*(rule for rule in form.beside if rule in RULES), *COMPARISONS[1:]),
+        compare=(*(rule for rule in dict.fromkeys(form.beside) if rule in RULES), *COMPARISONS[1:]),
         settings=RuleSettings(**{name: _number(name, getattr(form, name)) for name in ("scale", *NUMBERS)}),
         layer_weights=layer_weights_of(form.layer_weights),
     )

@@ -8,7 +8,9 @@ from components.frames import framed
 from components.inspect import FRAMES
 from components.modes import is_hosted
 from components.picture import Picture
+from components.score_charts import NO_FISHERS
 from components.store import STORE
+from merging.errors import RecipeError
 from merging.prepared import Prepared
 from merging.recipe import Recipe
 
@@ -18,9 +20,12 @@ FOUND: weakref.WeakKeyDictionary[Prepared, dict[object, object]] = weakref.WeakK
 
 
 def prepared_of(values: Sequence[object]) -> tuple[Recipe, Prepared | None]:
-    """The page's recipe, and what is prepared for it, if anything. Raises: RecipeError."""
+    """The page's recipe, and what is prepared for it, if anything. Raises: RecipeError, also where that has no Fishers."""
     recipe = recipe_of(Form.of(*values), hosted=is_hosted())
-    return recipe, STORE.get(recipe)
+    prepared = STORE.get(recipe)
+    if prepared is not None and not prepared.fishers:
+        raise RecipeError(NO_FISHERS)
+    return recipe, prepared
 
 
 def computed(prepared: Prepared, key: object, make: Callable[[], object]) -> object:

@@ -5,6 +5,7 @@ answered. What is in it depends on the address alone: values of widgets come lat
 """
 
 from collections import OrderedDict
+from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -12,11 +13,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 # What decides the address, and with it every link in the page.
 ADDRESS = ("host", "x-forwarded-host", "x-forwarded-proto", "x-gradio-server")
 LONGEST_HEADER = 300
+# Of a query all that Gradio reads before it answers; the rest is read by scripts in the page.
+READ = {"page", "deep_link", "all_endpoints"}
 MOST_PAGES, MOST_BYTES = 8, 4 * 2**20
 
 
 class KeptPage:
-    """Answers GET / without a query from memory, once it has been answered with 200 and without a cookie."""
+    """Answers GET / from memory, once it has been answered with 200 and without a cookie, whatever the query of a link."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -31,14 +34,13 @@ class KeptPage:
         if key in self._kept:
             self._kept.move_to_end(key)
             for message in self._kept[key]:
-                await send(message)
+                await send(dict(message))  # what stands further out adds headers of its own for each visitor
             return
         seen: list[Message] = []
 
         async def noted(message: Message) -> None:
-            # A copy: what stands further out adds headers of its own for each visitor.
-            seen.append({**message, **({"headers": list(message["headers"])} if "headers" in message else {})})
-            await send(message)
+            seen.append(message)
+            await send(dict(message))
 
         await self._app(scope, receive, noted)
         if _is_whole(seen):
@@ -49,7 +51,9 @@ class KeptPage:
 
 def _key(scope: Scope) -> tuple | None:
     """Everything that the page depends on; None for what is not the page."""
-    if scope["type"] != "http" or scope["method"] != "GET" or scope["path"] != "/" or scope.get("query_string"):
+    if scope["type"] != "http" or scope["method"] != "GET" or scope["path"] != "/":
+        return None
+    if READ & parse_qs(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True).keys():
         return None
     headers = Headers(scope=scope)
     address = tuple(headers.get(name, "") for name in ADDRESS)

@@ -16,13 +16,14 @@ from components.learn_lessons import LessonPanel, create_lessons
 from components.modes import is_hosted
 from components.pages import visitor, watch, watched_job
 from components.picture import Picture
-from components.score_charts import DESKTOP_PX, NOT_PREPARED
+from components.score_charts import DESKTOP_PX, NO_FISHERS, NOT_PREPARED
 from components.store import STORE
 from components.tables import notice
 from merging.diagnostics.costs import measure_costs
 from merging.diagnostics.gaussians import Gaussian
 from merging.diagnostics.quality import fisher_quality
 from merging.errors import MergingError, RecipeError
+from merging.readers import account
 from merging.recipe import Recipe
 from merging.rules.settings import DEFAULTS, RuleSettings
 
@@ -160,7 +161,9 @@ def measured(what: str, width_px: float, *values: object) -> list[object]:
     prepared = STORE.get(recipe)
     if prepared is None:
         return [*job_state(None), *empty(NOT_PREPARED)]
-    key = (what, recipe.to_yaml())
+    if not prepared.fishers:
+        return [*job_state(None), *empty(NO_FISHERS)]
+    key = _key(what, recipe)
     if key in _MEASURED:
         return [*job_state(None), *_pictured(what, _MEASURED[key], width_px)]
     work = {QUALITY: fisher_quality, COSTS: measure_costs}[what]
@@ -171,7 +174,7 @@ def measured(what: str, width_px: float, *values: object) -> list[object]:
             _MEASURED.popitem(last=False)
         return result
 
-    job = REGISTRY.start(f"{what} {recipe.to_yaml()}", kept, kind="measurement", visitor=visitor())
+    job = REGISTRY.start(" ".join(key), kept, kind="measurement", visitor=visitor())
     watch(what, job.id)
     return watched(what, job, width_px)
 
@@ -182,9 +185,11 @@ def opened(what: str, width_px: float, *values: object) -> list[object]:
         recipe: Recipe = recipe_of(Form.of(*values), hosted=is_hosted())
     except MergingError as problem:
         return empty(str(problem), "error")
-    if (result := _MEASURED.get((what, recipe.to_yaml()))) is not None:
+    if STORE.get(recipe) is None:
+        return empty(NOT_PREPARED)
+    if (result := _MEASURED.get(_key(what, recipe))) is not None:
         return _pictured(what, result, width_px)
-    return empty(NOT_PREPARED if STORE.get(recipe) is None else MEASURE[what][1])
+    return empty(MEASURE[what][1])
 
 
 def polled(what: str, width_px: float, job_id: str) -> list[object]:
@@ -205,6 +210,11 @@ def watched(what: str, job: Job | None, width_px: float) -> list[object]:
 def _pictured(what: str, result: object, width_px: float) -> list[object]:
     picture: Picture = quality_picture(result) if what == QUALITY else cost_picture(result, width_px or DESKTOP_PX)
     return framed(picture, what)
+
+
+def _key(what: str, recipe: Recipe) -> tuple[str, ...]:
+    """Of a measurement; of what an account alone may read it is that account's."""
+    return what, account(), recipe.to_yaml()
 
 
 def _number(value: object) -> float:

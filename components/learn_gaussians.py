@@ -100,7 +100,7 @@ def _silent(own: Optimum) -> str:
 def _gaussian_sentence(models: Sequence[Gaussian], found: Mapping[str, Optimum]) -> str:
     parts = [
         f"{RULE_STYLES[rule][0]} lands at ({found[rule].point[0]:.2f}, {found[rule].point[1]:.2f}) with a loss of "
-        f"{found[rule].loss:.2f}"
+        f"{max(found[rule].loss, 0.0):.2f}"
         for rule in ("full", "kfac", "diagonal", "isotropic")
     ]
     text = f"The {parts[0]}, the least there is; {'; '.join(parts[1:])}."

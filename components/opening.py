@@ -9,7 +9,7 @@ from components.form import ROWS, model_choices, model_name, model_value, task_o
 from components.links import read_link
 from components.modes import is_hosted, require_open_to_all
 from components.pool_picker import EXAMPLES, preset_choices
-from components.rule_fields import NUMBERS, SCALE_LIMIT, layer_weights_text
+from components.rule_fields import LONGEST, NUMBERS, SCALE_LIMIT, layer_weights_text
 from components.weight_sliders import rows_for, set_to
 from merging.devices import resolve_device
 from merging.errors import RecipeError
@@ -114,5 +114,10 @@ def _require_shown(recipe: Recipe) -> None:
             f"The page cannot show this recipe: expected {EXAMPLES[0]} to {EXAMPLES[1]} Fisher examples, evaluation examples: all, "
             f"at most {ROWS} models, a scale of at most {SCALE_LIMIT:g} and the rules' seed {DEFAULTS.seed}, got {examples}, "
             f"{recipe.evaluation.examples}, {len(recipe.models)} models, {settings.scale:g} and {settings.seed}. Use the command line."
+        )
+    if (length := len(layer_weights_text(recipe.layer_weights))) > LONGEST:
+        raise RecipeError(
+            f"The page cannot show this recipe: expected weights of layers in at most {LONGEST} characters, got {length}. Use the "
+            "command line."
         )
     resolve_device(recipe.device)

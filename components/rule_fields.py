@@ -3,6 +3,7 @@
 from merging.errors import RecipeError
 
 RULE, BESIDE = "fisher", ("isotropic",)
+LONGEST = 4000  # characters of the layers' weights
 SCALE_LIMIT = 3.0  # of the slider; a recipe may ask for more
 # What the page has a field for, beside the scale.
 NUMBERS = {
@@ -16,7 +17,12 @@ NUMBERS = {
 def layer_weights_of(text: object) -> dict[str, tuple[float, ...]]:
     """`layer: weights` from the field's lines. Raises: RecipeError."""
     found: dict[str, tuple[float, ...]] = {}
-    for line in str(text or "")[:4000].splitlines():
+    if len(str(text or "")) > LONGEST:
+        raise RecipeError(
+            f"The layers' weights do not fit: expected at most {LONGEST} characters, got {len(str(text))}. Name fewer layers, or "
+            "merge from the recipe's file."
+        )
+    for line in str(text or "").splitlines():
         if not line.strip():
             continue
         layer, colon, weights = line.partition(":")
@@ -24,6 +30,10 @@ def layer_weights_of(text: object) -> dict[str, tuple[float, ...]]:
             numbers = tuple(float(part) for part in weights.split(","))
         except ValueError:
             numbers = ()
+        if layer.strip() in found:
+            raise RecipeError(
+                f"The layers' weights cannot be read: expected each layer once, got “{layer.strip():.60}” twice."
+            )
         if not colon or not layer.strip() or not numbers:
             raise RecipeError(
                 f"The layers' weights cannot be read: expected a layer, a colon and one weight for each model, such as "
@@ -35,4 +45,9 @@ def layer_weights_of(text: object) -> dict[str, tuple[float, ...]]:
 
 def layer_weights_text(weights: object) -> str:
     """The field's lines from a recipe's."""
-    return "\n".join(f"{layer}: {', '.join(f'{value:g}' for value in own)}" for layer, own in dict(weights).items())
+    return "\n".join(f"{layer}: {', '.join(map(_shortest, own))}" for layer, own in dict(weights).items())
+
+
+def _shortest(value: float) -> str:
+    """The shortest text that reads back as the same number."""
+    return repr(float(value)).removesuffix(".0")

@@ -7,7 +7,7 @@ import gradio as gr
 
 from components.form import texts
 from components.formulas import formula
-from components.rule_fields import BESIDE, NUMBERS, RULE, SCALE_LIMIT
+from components.rule_fields import BESIDE, LONGEST, NUMBERS, RULE, SCALE_LIMIT
 from merging.rules import RULES
 from merging.rules.settings import DEFAULTS, LIMITS
 
@@ -91,7 +91,7 @@ def create_rule_picker(formula_html: gr.HTML) -> RulePicker:
             label="λ by layer",
             info="one layer per line, such as “layer 0: 0.8, 0.2”; “embedding” and “final” are layers, too",
             lines=3,
-            max_length=4000,
+            max_length=LONGEST,
             elem_id="layer-weights",
         )
     shown = {"about": about, "formula": formula_html, "settings": settings}

@@ -20,6 +20,9 @@ from merging.pipeline import Result
 from merging.recipe import Recipe
 
 NOT_PREPARED = "The Fishers of this choice are not there yet: press “Estimate Fisher” in the sidebar."
+NO_FISHERS = (
+    "The chosen rules take no Fisher, so there is none to look at: choose “Fisher merge” as the rule, or put it beside."
+)
 NOTHING = "No models yet: add two or more in the sidebar."
 DESKTOP_PX = 1200
 # How long all rows of a batch wait at most for other visitors' moves.

@@ -44,7 +44,7 @@ def tradeoff_picture(points: Sequence[Tradeoff], kind: str, *, own: str, split: 
         zeroline=False,
     )
     figure.update_yaxes(title="mean accuracy", ticksuffix=" %", fixedrange=True)
-    lines = -(-(len(points) + 1) // (2 if narrow else 6))
+    lines = len(points) + 1 if narrow else -(-(len(points) + 1) // 6)  # a phone has room for one entry in a line
     legend = {"orientation": "h", "yanchor": "top", "y": -0.28 if narrow else -0.2, "x": 0}
     figure.update_layout(legend=legend, hovermode="closest")
     columns = (
@@ -88,7 +88,7 @@ def tradeoff_sentence(points: Sequence[Tradeoff], best: Sequence[Tradeoff], kind
     else:
         text = f"By {COST_TITLES[kind]}, from cheap to dear: {', then '.join(steps)}"
         if others:
-            text += f"; the {'other one gives' if others == 1 else f'other {others} give'} no more than a cheaper one"
+            text += f"; the {'other one is' if others == 1 else f'other {others} are'} no better than one that takes no more"
     kept = [f"{TITLES[point.method]} {100 * point.score:.1f} %" for point in points if not point.is_merge]
     if kept:
         count = next(point.models for point in points if not point.is_merge)
@@ -103,9 +103,9 @@ def cost_text(value: float, kind: str) -> str:
     if kind == "seconds":
         return f"{value:.2g} s" if value < 10 else f"{value:,.0f} s"
     if kind == "memory_bytes":
-        size, unit = next(own for own in UNITS if value >= own[0] or own[0] == 1)
+        size, unit = next(own for own in UNITS if value >= 0.9995 * own[0] or own[0] == 1)
         return f"{value / size:.3g}{unit}"
-    return f"{value:,.0f} examples"
+    return f"{value:,.0f} example{'' if value == 1 else 's'}"
 
 
 def _axis(costs: Sequence[float], kind: str) -> tuple[object, dict[str, object]]:
@@ -127,7 +127,7 @@ def _axis(costs: Sequence[float], kind: str) -> tuple[object, dict[str, object]]
 
 
 def _tick(value: float, kind: str) -> str:
-    return cost_text(value, kind).removesuffix(" examples")
+    return cost_text(value, kind).removesuffix("s").removesuffix(" example")
 
 
 def _front_line(best: Sequence[Tradeoff], kind: str, place: object) -> go.Scatter:

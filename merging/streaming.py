@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from merging.chunks import CHUNK, Chunks, Reporter, Source, as_source
-from merging.errors import ExportError, StructureError, require_choice
+from merging.errors import ExportError, StructureError
 from merging.folders import replace_folder, require_space
 from merging.headers import weight_files
 from merging.merge import Combination, disagreement
@@ -101,10 +101,9 @@ class FileMerge:
     chunk: int = CHUNK
 
     def __enter__(self) -> "FileMerge":
-        require_choice("rule", self.rule, RULES)
-        require_plain(self.rule)
         settings = {name: getattr(self, name) for name in ("floor", "normalise", "zero_rule")}
         lambdas = checked_settings(len(self.sources), self.rule, self.weights, **settings)
+        require_plain(self.rule)
         self._lambdas = torch.tensor(lambdas, dtype=torch.float64)
         with ExitStack() as opened:
             self._models = [_opened(source, opened) for source in self.sources]

@@ -23,7 +23,7 @@ MOST_STEPS = 1000
 def conditioned(
     factor: Float[Tensor, " *B d d"], *, damping: float, shrinkage: float = 1.0
 ) -> Float[Tensor, " *B d d"]:
-    """A' = αA + (1 − α) diag A + δ (tr A/d) I, divided by tr A: α is `shrinkage`, δ `damping` (at least 1e-3).
+    """A' = αA + (1 − α) diag A + δ (tr A/d) I, divided by tr A: α is `shrinkage`, δ `damping` (δ/d at least 3e-7).
 
     A factor of trace 0 becomes the damping alone. What is not symmetric by rounding becomes so.
     """
@@ -32,7 +32,7 @@ def conditioned(
     scaled = (factor + factor.mT) / (2 * torch.where(trace > 0, trace, torch.ones_like(trace)))
     diagonal = torch.diag_embed(scaled.diagonal(dim1=-2, dim2=-1))
     identity = torch.eye(size, dtype=factor.dtype, device=factor.device)
-    return torch.lerp(diagonal, scaled, shrinkage) + max(damping, LEAST_DAMPING) / size * identity
+    return torch.lerp(diagonal, scaled, shrinkage) + max(damping / size, LEAST_DAMPING) * identity
 
 
 def kfac(

@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass, fields
 from merging.errors import RecipeError, shown
 
 LARGEST_SEED = 2**31  # what every generator of random numbers takes
-# Of a factor's mean eigenvalue: what a smaller damping is raised to. A factor of fewer examples than its width has no
-# inverse without one; summed in float32, its least eigenvalue may be 1e-8 of its trace below 0.
-LEAST_DAMPING = 1e-3
+# Of a factor's trace: what the damping adds at the least. A factor of fewer examples than its width has no inverse without
+# one; summed in float32, its least eigenvalue may be 1e-8 of its trace below 0.
+LEAST_DAMPING = 3e-7
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class RuleSettings:
     """Settings of rules; each has its effect where the rule, or `scale`, says so.
 
     `scale` s moves any merge along the line from the base, θ₀ + s(θ* − θ₀). `damping` is added to the diagonals of both
-    Kronecker factors, as a share of their mean eigenvalue (at least 1e-3); `shrinkage` multiplies the off-diagonals of
+    Kronecker factors, as a share of their mean eigenvalue (at least 3e-7 of their sum); `shrinkage` multiplies the off-diagonals of
     the input factor (1 keeps them). `density` is the share of a task vector that `ties` and `dare` keep; `seed`
     decides what `dare` drops. `prior` is H₀ of `ugm`, as a multiple of the mean Fisher of a tensor.
     """

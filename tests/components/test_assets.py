@@ -4,6 +4,7 @@ import gzip
 
 import pytest
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
@@ -41,3 +42,11 @@ def test_the_page_and_nothing_else_names_the_library_of_charts_which_is_there(cl
     assert "rel=modulepreload" in link
     assert b"plotly" in client.get(f"/{name}").content
     assert "link" not in client.get(f"/{name}").headers
+
+
+@pytest.mark.parametrize(
+    ("asked", "is_packed"),
+    [("gzip, br", True), ("br, GZIP;q=0.5", True), ("gzip;q=0", False), ("gzip; q=0.0", False), ("identity", False)],
+)
+def test_who_refuses_a_packing_gets_none(asked, is_packed):
+    assert assets.takes_gzip(Headers({"accept-encoding": asked})) is is_packed

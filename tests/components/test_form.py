@@ -43,7 +43,7 @@ def test_every_setting_goes_through_the_form_unchanged(tmp_path):
 
 def test_rules_and_their_settings_go_through_the_form_unchanged(tmp_path):
     settings = RuleSettings(scale=1.2, damping=0.3, shrinkage=0.9, density=0.2, prior=2.0)
-    layers = {"layer 0": (0.5, 0.25, 0.25, 0.0), "final": (1.0, 1.0, 0.0, 0.0)}
+    layers = {"layer 0": (0.5, 0.25, 0.25, 0.0), "final": (1.0, 0.1234567891, 1e-9, 0.0)}
     compare = ("isotropic", "ties", "fisher", "ensemble", "experts")
     recipe = preset_recipe(POOL, "four-tasks", rule="kfac", settings=settings, layer_weights=layers, compare=compare)
     assert _there_and_back(recipe, tmp_path) == recipe
@@ -141,6 +141,8 @@ def _form(**changes: object) -> Form:
         {"layer_weights": "layer 0: half, half"},
         {"layer_weights": "layer 0: 0.5"},
         {"layer_weights": ": 1, 1"},
+        {"layer_weights": "layer 0: 1, 1, 1, 1\nlayer 0: 1, 0, 0, 0"},
+        {"layer_weights": "\n".join(f"layer {index}: 1, 1, 1, 1" for index in range(300))},
     ],
     ids=str,
 )

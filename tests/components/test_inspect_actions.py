@@ -1,5 +1,7 @@
 """The Inspect tab's answers to the page: states without Fishers, hostile picks, what is kept."""
 
+from dataclasses import replace
+
 import pytest
 
 from components import inspect_actions as actions
@@ -8,7 +10,7 @@ from components.form import Form, recipe_of
 from components.inspect import MAPS, MATRIX, PLANE, TITLES
 from components.inspect_results import FOUND, KEPT, chosen_of, computed
 from components.jobs import REGISTRY
-from components.store import STORE
+from components.store import STORE, preparation_key
 from merging.diagnostics import fisher_map
 
 WIDTH = 1200.0
@@ -113,3 +115,14 @@ def test_the_table_is_filled_when_its_section_is_opened():
 
 def test_the_first_section_is_the_one_of_the_maps():
     assert next(iter(TITLES)) == MAPS
+
+
+@pytest.mark.parametrize("section", TITLES)
+def test_rules_that_take_no_fisher_leave_nothing_to_look_at(section, prepared, monkeypatch):
+    values = [*form(), "isotropic", []]
+    recipe = recipe_of(Form.of(*values), hosted=False)
+    STORE.put(recipe, replace(prepared, fishers=[]))
+    monkeypatch.setattr(STORE, "_key", lambda recipe: preparation_key(recipe))  # else a larger estimate serves
+    answer = actions.opened(section, {}, WIDTH, *values)
+    assert "choose “Fisher merge” as the rule" in answer[1]
+    assert len(answer) == fitting(section) + 2

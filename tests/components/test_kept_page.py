@@ -1,6 +1,7 @@
 """The page is made once for each address, and nothing else is kept."""
 
 import pytest
+from gradio.route_utils import CustomCORSMiddleware
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
@@ -72,6 +73,24 @@ def test_a_query_another_method_failures_and_cookies_are_not_kept(client, made):
     made.remove("fail")
     made.append("cookie")
     assert [client.get("/").headers["set-cookie"].split(";")[0] for _ in range(2)] == ["who=me", "who=me"]
+
+
+def test_a_links_query_is_for_scripts_in_the_page_and_changes_nothing(client, made):
+    texts = {client.get(f"/{query}").text for query in ("", "?__theme=dark", "?recipe=abc&tab=learn", "?__sign=x")}
+    assert len(made) == len(texts) == 1
+    client.get("/?page=other&all_endpoints=1")
+    assert len(made) == 2
+
+
+def test_headers_that_one_visitor_is_answered_with_are_no_others(made):
+    """Gradio's CORS, which stands further out, writes into the headers of the answer that it passes on."""
+    page = Route("/", lambda request: PlainTextResponse("page"))
+    middleware = [Middleware(CustomCORSMiddleware), Middleware(KeptPage)]
+    client = TestClient(Starlette(routes=[page], middleware=middleware), base_url="http://localhost")
+    plain = dict(client.get("/").headers)
+    for _ in range(3):
+        assert "access-control-allow-origin" in client.get("/", headers={"origin": "http://localhost:1234"}).headers
+    assert dict(client.get("/").headers) == plain
 
 
 def test_who_invents_addresses_does_not_fill_the_memory(client, made):

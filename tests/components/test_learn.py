@@ -1,16 +1,23 @@
 """The Learn tab's pictures and handlers: numbers in, pictures out; bad values in, a sentence out."""
 
 import math
+from dataclasses import replace
 
 import numpy
 import plotly.graph_objects as go
 import pytest
 
+from components import learn
 from components.learn import CENTRES, EXAMPLE, PRESETS, drawn
 from components.learn_figures import cost_picture, quality_picture, short_number
 from components.learn_gaussians import formula_html, gaussians_picture, ladder_picture
+from components.store import Store
 from merging.diagnostics import Cost, Costs, FisherQuality, Gaussian, optima
+from merging.pipeline import prepare
+from merging.recipe import EvaluationSettings
 from merging.rules import RuleSettings
+from tests import cases
+from tests.benchmarks.slider import form_values
 
 KEPT = (0.5, 0.1)
 
@@ -196,3 +203,28 @@ def test_costs_show_operations_and_seconds_and_say_how_they_were_come_by(width_p
 )
 def test_numbers_are_shown_in_two_or_three_digits(value, shown):
     assert short_number(value) == shown
+
+
+@pytest.mark.parametrize("what", [learn.QUALITY, learn.COSTS])
+def test_what_one_account_has_measured_is_nobody_elses(what, four_result, monkeypatch):
+    """Without the preparation nothing is shown; and what is of an account is kept under its name."""
+    recipe = replace(four_result.recipe, evaluation=EvaluationSettings())
+    values = form_values(recipe, recipe.weights)
+    store = Store()
+    monkeypatch.setattr(learn, "STORE", store)
+    monkeypatch.setattr(learn, "_pictured", lambda what, result, width: [result, None, ""])
+    monkeypatch.setitem(learn._MEASURED, learn._key(what, recipe), "measured")
+    assert "press “Estimate Fisher”" in learn.opened(what, 1200, *values)[0]
+    store.put(recipe, four_result.prepared)
+    assert learn.opened(what, 1200, *values)[0] == "measured"
+    monkeypatch.setattr(learn, "account", lambda: "alice")
+    assert learn.opened(what, 1200, *values)[0] != "measured"
+
+
+def test_costs_of_rules_without_a_fisher_are_said_not_to_be_there(four_result, monkeypatch):
+    recipe = replace(cases.two_tasks(rule="isotropic", compare=()), evaluation=EvaluationSettings())
+    store = Store()
+    monkeypatch.setattr(learn, "STORE", store)
+    store.put(recipe, prepare(recipe))
+    values = form_values(recipe, recipe.weights)
+    assert any("choose “Fisher merge” as the rule" in str(one) for one in learn.measured(learn.COSTS, 1200, *values))

@@ -68,6 +68,11 @@ def test_where_one_rule_is_cheapest_and_best_the_sentence_says_so():
     assert "kept" not in picture.sentence
 
 
+def test_a_rule_that_costs_as_much_as_a_better_one_is_not_said_to_give_no_more_than_a_cheaper_one():
+    picture, _ = _drawn("examples", POINTS[1:4])
+    assert "the other one is no better than one that takes no more" in picture.sentence
+
+
 @pytest.mark.parametrize("points", [POINTS[:1], POINTS[1:2], POINTS[2:4], []], ids=len)
 @pytest.mark.parametrize("kind", COSTS)
 @pytest.mark.parametrize("width", [1200, 390])
@@ -80,12 +85,12 @@ def test_few_points_are_drawn_too(points, kind, width):
 
 def test_costs_have_their_units():
     told = {kind: [cost_text(value, kind) for value in values] for kind, values in (
-        ("seconds", (0, 0.0123, 3.14, 250)), ("memory_bytes", (0, 12, 2_179_000, 3e9)), ("examples", (0, 1024))
+        ("seconds", (0, 0.0123, 3.14, 250)), ("memory_bytes", (0, 12, 2_179_000, 999_999, 3e9)), ("examples", (0, 1, 1024))
     )}  # fmt: skip
     assert told == {
         "seconds": ["no time", "0.012 s", "3.1 s", "250 s"],
-        "memory_bytes": ["no more memory", "12 B", "2.18 MB", "3 GB"],
-        "examples": ["no examples", "1,024 examples"],
+        "memory_bytes": ["no more memory", "12 B", "2.18 MB", "1 MB", "3 GB"],
+        "examples": ["no examples", "1 example", "1,024 examples"],
     }
     assert set(COST_TITLES) == set(COSTS)
 
