@@ -56,6 +56,7 @@ class Prepared:
         self._fixed: Once[Fixed] = Once()
         self._bases: dict[str, dict[str, Tensor]] = {}
         self._merger = Merger()
+        self._parameters: list[Parameters] | None = None
         self._notes: dict[str, object] = {}
         self.at_once = AT_ONCE if fits_one_thread(self.modules[0]) else 1
         self._targets: LifoQueue[nn.Module] = LifoQueue()
@@ -84,11 +85,13 @@ class Prepared:
 
     def parameters(self) -> list[dict[str, Tensor]]:
         """Each model's parameters that are merged, by name."""
-        wanted = set(self.merged_names)
-        return [
-            {name: tensor.detach() for name, tensor in module.named_parameters() if name in wanted}
-            for module in self.modules
-        ]
+        if self._parameters is None:  # two at once find the same
+            wanted = set(self.merged_names)
+            self._parameters = [
+                {name: tensor.detach() for name, tensor in module.named_parameters() if name in wanted}
+                for module in self.modules
+            ]
+        return self._parameters
 
     def merge(self, recipe: Recipe, *, rule: str | None = None, on_progress: Callable | None = None) -> Parameters:
         """The merged parameters with the recipe's weights and Fisher settings; by its own rule, or by `rule`."""
