@@ -1,5 +1,6 @@
 """Prepared recipes, one process-wide store bounded in bytes: visitors share them, sessions hold none."""
 
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -17,6 +18,8 @@ from merging.recipe import COMPARISONS, EvaluationSettings, FisherSettings, Reci
 from merging.rules import RuleSettings
 
 LIMIT_BYTES = 4 * 1024**3
+# So many of the recipes used last keep what the next merge needs; of the others it is made anew, which takes no time.
+MOST_AT_HAND = 8
 # What the evaluation of a merge may take while its slider moves; what takes longer is looked at on fewer rows first.
 PREVIEW_S = 0.06
 # A sample with more of the rows than this saves less than what the second picture costs.
@@ -53,7 +56,7 @@ class Store:
         self._lock = threading.Lock()
         self._kept: OrderedDict[str, Prepared] = OrderedDict()
         self._results: dict[str, Result | None] = {}
-        self._samples: dict[str, Prepared] = {}
+        self._samples: dict[str, dict[int, Prepared]] = {}
 
     def get(self, recipe: Recipe) -> Prepared | None:
         """What is prepared for this recipe, or for one that takes more of an estimate; or None."""
@@ -77,6 +80,8 @@ class Store:
             dropped, _ = self._kept.popitem(last=False)
             del self._results[dropped]
             self._samples.pop(dropped, None)
+        for prepared in list(self._kept.values())[:-MOST_AT_HAND]:
+            prepared.rest()
 
     def live_result(
         self, recipe: Recipe, *, between: Callable[[], None] | None = None, moving: bool = False
@@ -108,19 +113,17 @@ class Store:
         """
         with self._lock:
             key = self._key(recipe)
-            prepared, last, sample = self._kept.get(key), self._results.get(key), self._samples.get(key)
+            prepared, last = self._kept.get(key), self._results.get(key)
         rows = None if prepared is None or last is None or last.recipe == recipe else _rows_in_time(last)
         if rows is None:
             return self.live_result(recipe, moving=last is not None)  # the first one takes longer than a move
-        # A sample is kept until it is far from what fits: its single models and ensemble are evaluated anew.
-        if sample is None or not rows / 2 <= sample.recipe.evaluation.examples <= 2 * rows:
-            sample = prepared.sampled(rows)
-            with self._lock:
-                if self._kept.get(key) is prepared:
-                    self._samples[key] = sample
-        examples = sample.recipe.evaluation.examples
-        with LIVE.taken(moving=True):
-            return evaluate(sample, replace(recipe, evaluation=replace(recipe.evaluation, examples=examples)))
+        # Of each size one sample is kept. A new one's single models and ensemble take as long as ten moves: others' go by.
+        with self._lock:
+            sample = self._samples.get(key, {}).get(rows) or prepared.sampled(rows)
+            if self._kept.get(key) is prepared:
+                self._samples.setdefault(key, {})[rows] = sample
+        with LIVE.taken(moving=sample.fixed.has(recipe.evaluation.split)):
+            return evaluate(sample, replace(recipe, evaluation=replace(recipe.evaluation, examples=rows)))
 
     def _key(self, recipe: Recipe) -> str | None:
         """Where what serves this recipe is kept: its own key, else that of a larger estimate; None where nothing does."""
@@ -152,8 +155,13 @@ def live_result(recipe: Recipe) -> Result | None:
 
 
 def _rows_in_time(last: Result) -> int | None:
-    """How many rows of each task are evaluated in time, by what all of them took; None where that is most of them."""
+    """How many rows of each task are evaluated in time, by what all of them took; None where that is most of them.
+
+    Few different sizes: 32 rows, 64, 128, and so on.
+    """
     taken_s = last.timings["evaluate"]
     rows = [score.n for score in last.scores[last.recipe.rule].values()]
     fitting = int(max(rows) * PREVIEW_S / max(taken_s, 1e-9))
-    return None if fitting >= LARGEST_SAMPLE * max(rows) else max(FEWEST_ROWS, fitting)
+    if fitting >= LARGEST_SAMPLE * max(rows):
+        return None
+    return FEWEST_ROWS * 2 ** int(math.log2(max(1.0, fitting / FEWEST_ROWS)))

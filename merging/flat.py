@@ -34,7 +34,7 @@ def flat_models(
 
 
 class Layout(NamedTuple):
-    """Tensors laid end to end, P numbers of each of M models: values (M, P) in float64, Fishers (M, P) as they are stored."""
+    """Tensors laid end to end, P numbers of each of M models: values (M, P) and Fishers (M, P), as they are stored."""
 
     names: list[str]
     values: Tensor
@@ -91,7 +91,7 @@ class FlatModels:
     def _together(self, layout: Layout, combination: Combination) -> dict[str, Tensor]:
         fishers = None if layout.fishers is None else layout.fishers.to(torch.float64, copy=True)  # it is overwritten
         try:
-            merged = combination.of("", layout.values, fishers).float()
+            merged = combination.of("", layout.values.double(), fishers).float()
         except StructureError:
             return {}  # some number is not finite: one tensor after the other tells which
         shapes = [self._models[0][name].shape for name in layout.names]
@@ -116,7 +116,7 @@ class FlatModels:
             names = [name for name in self._names if not speaking or floor > 0 or _all_spoken_for(name, voices)]
             fishers = self._stacked(names, self._fishers) if speaking else None
             alike = next((layout.values for layout in self._layouts.values() if layout.names == names), None)
-            values = self._stacked(names, self._models).double() if alike is None else alike
+            values = self._stacked(names, self._models) if alike is None else alike
             self._layouts[key] = Layout(names, values, fishers)
         return self._layouts[key]
 

@@ -56,10 +56,15 @@ class Merger:
         flats = sum(one.size_bytes() for one in list(self._flats.values()) if one is not None)
         return flats + sum(one.size_bytes for one in list(self._layers.values()))
 
+    def forget_flat(self) -> None:
+        """Gives back the memory of small models laid end to end; the next merge lays them again."""
+        self._flats.clear()
+
     def _flat(self, models: Sequence[Parameters], fishers: Sequence[Fisher], device: str) -> FlatModels | None:
         if device not in self._flats:  # two at once lay out the same
-            self._flats[device] = flat_models(models, fishers or None, device)
-        return self._flats[device]
+            found = self._flats[device] = flat_models(models, fishers or None, device)
+            return found
+        return self._flats.get(device)  # None where they were just given back: then it goes tensor by tensor
 
     def _layer_merge(
         self, rule: str, recipe: Recipe, models: Sequence[Parameters], fishers: Sequence[Fisher], device: str

@@ -33,6 +33,10 @@ class Once(Generic[Value]):
         finally:
             self._count(-1)
 
+    def has(self, key: str) -> bool:
+        """Whether this key's value is there."""
+        return key in self._found
+
     def _pause(self, pause: Pause) -> None:
         if self._wanting == 1:
             pause()

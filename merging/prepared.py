@@ -3,10 +3,8 @@
 import copy
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from queue import Empty, Full, LifoQueue
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +21,7 @@ from merging.merge import merge_parameters
 from merging.merger import Merger
 from merging.once import Once
 from merging.recipe import Recipe
+from merging.targets import Targets
 
 Parameters = dict[str, Tensor]
 Predictions = dict[str, Prediction]
@@ -53,17 +52,13 @@ class Prepared:
         self.memory = self.memory or DeviceMemory(self.device)
         self._lock = threading.RLock()
         self._batches: dict[str, list[Batches]] = {}
-        self._fixed: Once[Fixed] = Once()
+        self.fixed: Once[Fixed] = Once()
         self._bases: dict[str, dict[str, Tensor]] = {}
-        self._merger = Merger()
+        self.merger = Merger()
         self._parameters: list[Parameters] | None = None
         self._notes: dict[str, object] = {}
         self.at_once = AT_ONCE if fits_one_thread(self.modules[0]) else 1
-        self._targets: LifoQueue[nn.Module] = LifoQueue()
-        for _ in range(self.at_once):
-            self._targets.put(copy.deepcopy(self.modules[0]))
-        # Of those who wait between batches for others: the others must not wait for what they hold.
-        self._patient: LifoQueue[nn.Module] = LifoQueue(self.at_once)
+        self._targets = Targets(self.modules[0], self.at_once)
 
     @property
     def equal_labels(self) -> bool:
@@ -99,7 +94,7 @@ class Prepared:
 
         def on(device: str) -> Parameters:
             asked = {"base": base, "device": device, "on_progress": on_progress}
-            return self._merger.merge(recipe, rule or recipe.rule, self.parameters(), self.fishers, **asked)
+            return self.merger.merge(recipe, rule or recipe.rule, self.parameters(), self.fishers, **asked)
 
         return self.memory.or_on_cpu(on, "the merge")
 
@@ -117,7 +112,7 @@ class Prepared:
         """The same models and Fishers, evaluated on that many rows of each task."""
         own = copy.copy(self)
         own.recipe = replace(self.recipe, evaluation=replace(self.recipe.evaluation, examples=examples))
-        own._lock, own._batches, own._fixed, own.lender = threading.RLock(), {}, Once(), None
+        own._lock, own._batches, own.fixed, own.lender = threading.RLock(), {}, Once(), None
         return own
 
     def predict_merged(
@@ -132,20 +127,16 @@ class Prepared:
 
         `between` batches something may be called, which may raise Cancelled.
         """
-        batches, target = self.batches(split), self._patient_target() if between else self._targets.get()
-        try:
+        batches = self.batches(split)
+        with self._targets.one(is_patient=between is not None) as target:
             models = self.merged_models(target, merged, weights)
             predictions = predict(models, batches, between=between, memory=self.memory)
-        finally:
-            with suppress(Full):  # one more than are kept
-                (self._patient if between else self._targets).put_nowait(target)
         return {entry.name: prediction for entry, prediction in zip(self.tasks, predictions, strict=True)}
 
-    def _patient_target(self) -> nn.Module:
-        try:
-            return self._patient.get_nowait()
-        except Empty:
-            return copy.deepcopy(self.modules[0])
+    def rest(self) -> None:
+        """Gives back the memory of what the next merge makes anew in no time."""
+        self.merger.forget_flat()
+        self._targets.forget()
 
     def merged_models(self, target: nn.Module, merged: Mapping[str, Tensor], weights: list[float]) -> list[nn.Module]:
         """For every task the model that answers it, with these parameters written into `target`, which they share."""
@@ -190,7 +181,7 @@ class Prepared:
 
     def fixed_predictions(self, split: str, pause: Callable[[], None] | None = None) -> Fixed:
         """What no weight changes, computed once: each single model by name and task; the ensemble by task. See `predict`."""
-        return self._fixed.get(split, partial(self._predict_fixed, split), pause)
+        return self.fixed.get(split, partial(self._predict_fixed, split), pause)
 
     def batches(self, split: str) -> list[Batches]:
         """The split of every task, on the device; equal inputs are stored once."""
@@ -205,8 +196,8 @@ class Prepared:
         """The memory that the models and their Fishers take."""
         models = [sum(tensor.nbytes for tensor in module.parameters()) for module in self.modules]
         others = [*self.fishers, *list(self._bases.values())]
-        beside = sum(tensor.nbytes for other in others for tensor in other.values()) + self._merger.size_bytes()
-        return sum(models) + (self.at_once + self._patient.qsize()) * models[0] + beside
+        beside = sum(tensor.nbytes for other in others for tensor in other.values()) + self.merger.size_bytes()
+        return sum(models) + self._targets.kept() * models[0] + beside
 
     def _encoded(self, entry: EvaluationTask, split: str, index: int) -> Batches:
         chosen, seed = self.recipe.evaluation.examples, self.recipe.fisher.seed

@@ -65,7 +65,10 @@ def test_the_sample_grows_with_what_fits(four_result):
     store._results = dict.fromkeys(store._results, took(four_result, 0.2))
     second = store.preview(moved)
     assert first.recipe.evaluation.examples == FEWEST_ROWS
-    assert second.recipe.evaluation.examples == int(rows * 0.06 / 0.2)
+    fitting = rows * 0.06 / 0.2
+    assert fitting / 2 < second.recipe.evaluation.examples == 2 * FEWEST_ROWS <= fitting
+    store._results = dict.fromkeys(store._results, took(four_result, 30.0))
+    assert store.preview(moved.with_weights([1, 1, 1, 0])).prepared is first.prepared, "it is not made anew"
 
 
 def test_the_page_says_that_it_is_a_preview_and_then_shows_what_all_rows_give(slow):

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from components.store import Store, preparation_key
+from components.store import MOST_AT_HAND, Store, preparation_key
 from merging.checkpoints import open_checkpoint
 from merging.pipeline import evaluate, prepare
 from merging.pools import open_pool
@@ -19,13 +19,16 @@ RECIPE = preset_recipe(open_pool("digits"), "four-tasks")
 
 
 class Prepared:
-    """What the store asks of a prepared recipe: its base and its size."""
+    """What the store asks of a prepared recipe: its base, its size, and to give back what it can."""
 
     def __init__(self, size: int) -> None:
         self.recipe, self._size = RECIPE, size
 
     def size_bytes(self) -> int:
         return self._size
+
+    def rest(self) -> None:
+        self._size = 0
 
 
 def _fisher(**changes: object):
@@ -150,6 +153,21 @@ def test_heads_of_words_are_of_the_base_that_the_recipe_names(tmp_path):
     assert store.get(recipe) is not None
     assert store.get(replace(recipe, base=str(other))) is None
     assert store.live_result(replace(recipe, base=str(other))) is None
+
+
+def test_only_those_used_last_keep_their_models_laid_end_to_end(four_result):
+    store = Store()
+    store.put(four_result.recipe, four_result.prepared)
+    assert store.live_result(four_result.recipe.with_weights([4, 3, 2, 1])) is not None
+    merger = four_result.prepared.merger
+    laid = merger.size_bytes()
+    assert laid > 0
+    for number in range(MOST_AT_HAND):
+        assert merger.size_bytes() == laid
+        store.put(_numbered(100 + number), Prepared(1))
+    assert merger.size_bytes() == 0
+    assert store.live_result(four_result.recipe.with_weights([1, 2, 3, 4])) is not None
+    assert merger.size_bytes() == laid
 
 
 def test_what_a_merge_keeps_counts_against_the_limit():

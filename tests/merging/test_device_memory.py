@@ -223,7 +223,9 @@ def test_a_prepared_recipe_goes_on_on_the_cpu_and_the_page_says_so(fresh_cache):
     prepared.batches(recipe.evaluation.split)
     prepared.memory = DeviceMemory(CROWDED)
     prepared.memory.or_on_cpu(full, "the merge")
-    for target in [*prepared.modules, *prepared._targets.queue]:
+    with prepared._targets.one(), prepared._targets.one():
+        pass
+    for target in [*prepared.modules, *prepared._targets._own.queue]:
         refusing(target, above=0, only_here=True)
     found = evaluate(prepared, recipe)
     assert found.scores == expected.scores

@@ -70,7 +70,7 @@ def test_only_tensors_without_a_fisher_somewhere_are_merged_apart(models, fisher
 
 def test_the_models_of_a_pool_are_merged_so_and_give_the_same_bits(four_result):
     prepared, recipe = four_result.prepared, four_result.recipe.with_weights([0.1, 0.4, 0.3, 0.2])
-    assert isinstance(prepared._merger._flat(prepared.parameters(), prepared.fishers, "cpu"), FlatModels)
+    assert isinstance(prepared.merger._flat(prepared.parameters(), prepared.fishers, "cpu"), FlatModels)
     for rule in ("fisher", "isotropic"):
         expected = merge_parameters(prepared.parameters(), rule, recipe.weights, fishers=prepared.fishers)
         merged = prepared.merge(recipe, rule=rule)

@@ -127,7 +127,7 @@ def test_what_cannot_be_streamed_says_so_before_anything_is_estimated(changes, t
 
 
 def test_a_slider_move_of_two_models_reuses_what_was_factored(result):
-    (layers,) = [own for (rule, *_), own in result.prepared._merger._layers.items() if rule == "kfac"]
+    (layers,) = [own for (rule, *_), own in result.prepared.merger._layers.items() if rule == "kfac"]
     kept = dict(layers._kept)
     assert kept
     result.prepared.merge(result.recipe.with_weights([0.3, 0.7]))
