@@ -36,7 +36,7 @@ def tradeoff_picture(points: Sequence[Tradeoff], kind: str, *, own: str, split: 
         line = {"width": 1, "dash": "dot", "color": "#888"}
         figure.add_vline(x=ticks["zero"] + BEFORE / 2, line=line)
     figure.update_xaxes(
-        title=AXES[kind],
+        title=COST_TITLES[kind] if narrow else AXES[kind],
         tickvals=ticks["at"],
         ticktext=ticks["text"],
         range=ticks["range"],
@@ -127,7 +127,7 @@ def _axis(costs: Sequence[float], kind: str) -> tuple[object, dict[str, object]]
 
 
 def _tick(value: float, kind: str) -> str:
-    return cost_text(value, kind).removesuffix("s").removesuffix(" example")
+    return cost_text(value, kind).removesuffix(" example").removesuffix(" examples")
 
 
 def _front_line(best: Sequence[Tradeoff], kind: str, place: object) -> go.Scatter:

@@ -42,6 +42,8 @@ def test_points_stand_at_powers_of_ten_and_what_costs_nothing_before_them(kind):
     assert len(set(nothing)) == 1
     assert max(nothing) < min(something)
     axis = drawn["layout"]["xaxis"]
+    unit = {"seconds": " s", "memory_bytes": " MB", "examples": "1,024"}[kind]
+    assert any(text.endswith(unit) for text in axis["ticktext"])
     assert axis["ticktext"][axis["tickvals"].index(nothing[0])] == "0"
     assert axis["range"][0] < min(nothing)
     assert axis["range"][1] > max(something)
