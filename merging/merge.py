@@ -84,7 +84,7 @@ def merge_parameters(
         rule = chosen.rest
     combination = Combination(rule, own_weights.of(None), floor, scales, zero_rule, settings)
 
-    merged = {}
+    merged, is_plain = {}, chosen.is_plain and base is None
     for position, name in enumerate(names):
         values = [model[name] for model in models]
         if not all(value.is_floating_point() for value in values):
@@ -101,7 +101,8 @@ def merge_parameters(
         if settings.scale != 1:
             found = torch.lerp(of_base, found, settings.scale)
         merged[name] = found.to(_result_dtype(values))
-        if not is_within(merged[name], -math.inf):
+        # An average without a base lies between the models, which were looked at.
+        if not is_plain and not is_within(merged[name], -math.inf):
             _require_finite(name, values, of_base)
             raise _too_large(name)
         if on_progress:

@@ -194,10 +194,13 @@ class Prepared:
 
     def size_bytes(self) -> int:
         """The memory that the models and their Fishers take."""
+        models, fishers = self.kept("bytes", self._lasting_bytes)
+        bases = sum(map(_bytes, list(self._bases.values())))
+        return sum(models) + self._targets.kept() * models[0] + fishers + bases + self.merger.size_bytes()
+
+    def _lasting_bytes(self) -> tuple[list[int], int]:
         models = [sum(tensor.nbytes for tensor in module.parameters()) for module in self.modules]
-        others = [*self.fishers, *list(self._bases.values())]
-        beside = sum(tensor.nbytes for other in others for tensor in other.values()) + self.merger.size_bytes()
-        return sum(models) + self._targets.kept() * models[0] + beside
+        return models, sum(map(_bytes, self.fishers))
 
     def _encoded(self, entry: EvaluationTask, split: str, index: int) -> Batches:
         chosen, seed = self.recipe.evaluation.examples, self.recipe.fisher.seed
@@ -237,3 +240,7 @@ class Prepared:
 
     def _has_labels_of(self, first: int, second: int) -> bool:
         return self.checkpoints[first].label_names == self.checkpoints[second].label_names
+
+
+def _bytes(tensors: Mapping[str, Tensor]) -> int:
+    return sum(tensor.nbytes for tensor in tensors.values())
