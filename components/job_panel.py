@@ -79,7 +79,7 @@ def begin(recipe: Recipe, *, put_off: bool = False) -> Job:
     def work(on_progress: Callable[[float, str], None]) -> Estimated:
         if put_off:
             ASKED.wait(UNASKED_S)
-        prepared = prepare(recipe, on_progress, limits=limits(), lender=lender())
+        prepared = prepare(recipe, on_progress, limits=limits(), lender=lender(), others=STORE.all)
         with timed(prepared.timings, "compare"):  # before others can wait for it
             prepared.fixed_predictions(recipe.evaluation.split, lambda: on_progress(1.0, EVALUATING))
         result = evaluate(prepared, recipe, between=lambda: on_progress(1.0, "evaluating the merge"))

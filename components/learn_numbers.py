@@ -68,7 +68,7 @@ def compute(lesson: Lesson, on_progress: Callable[[float, str], None]) -> Number
     recipe = preset_recipe(open_pool(POOL), lesson.preset)
     prepared = STORE.get(recipe)
     if prepared is None:
-        prepared = prepare(recipe, lambda fraction, text: on_progress(0.5 * fraction, text))
+        prepared = prepare(recipe, lambda share, text: on_progress(0.5 * share, text), others=STORE.all)
         STORE.put(recipe, prepared)
     merges = growing_merge if lesson.key == ENSEMBLING else share_curves
     return merges(prepared, recipe, on_progress=lambda fraction, text: on_progress(0.5 + 0.5 * fraction, text))

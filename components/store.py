@@ -3,7 +3,7 @@
 import math
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -56,7 +56,6 @@ class Store:
         self._lock = threading.Lock()
         self._kept: OrderedDict[str, Prepared] = OrderedDict()
         self._results: dict[str, Result | None] = {}
-        self._samples: dict[str, dict[int, Prepared]] = {}
 
     def get(self, recipe: Recipe) -> Prepared | None:
         """What is prepared for this recipe, or for one that takes more of an estimate; or None."""
@@ -75,13 +74,19 @@ class Store:
             self._kept.move_to_end(key)
             self._drop()
 
+    def all(self) -> list[Prepared]:
+        """What is prepared, the most recently used last."""
+        with self._lock:
+            return list(self._kept.values())
+
     def _drop(self) -> None:
-        while len(self._kept) > 1 and sum(own.size_bytes() for own in self._kept.values()) > self._limit_bytes:
+        while len(self._kept) > 1 and _size_bytes(self._kept.values()) > self._limit_bytes:
             dropped, _ = self._kept.popitem(last=False)
             del self._results[dropped]
-            self._samples.pop(dropped, None)
-        for prepared in list(self._kept.values())[:-MOST_AT_HAND]:
-            prepared.rest()
+        kept = list(self._kept.values())
+        busy = {id(prepared.modules) for prepared in kept[-MOST_AT_HAND:]}
+        for prepared in kept[:-MOST_AT_HAND]:
+            prepared.rest(with_models=id(prepared.modules) not in busy)
 
     def live_result(
         self, recipe: Recipe, *, between: Callable[[], None] | None = None, moving: bool = False
@@ -117,11 +122,8 @@ class Store:
         rows = None if prepared is None or last is None or last.recipe == recipe else _rows_in_time(last)
         if rows is None:
             return self.live_result(recipe, moving=last is not None)  # the first one takes longer than a move
-        # Of each size one sample is kept. A new one's single models and ensemble take as long as ten moves: others' go by.
-        with self._lock:
-            sample = self._samples.get(key, {}).get(rows) or prepared.sampled(rows)
-            if self._kept.get(key) is prepared:
-                self._samples.setdefault(key, {})[rows] = sample
+        # The single models and the ensemble of a new sample take as long as ten moves: others' go by.
+        sample = prepared.sampled(rows)
         with LIVE.taken(moving=sample.fixed.has(recipe.evaluation.split)):
             return evaluate(sample, replace(recipe, evaluation=replace(recipe.evaluation, examples=rows)))
 
@@ -138,6 +140,12 @@ class Store:
 
 
 STORE = Store()
+
+
+def _size_bytes(several: Collection[Prepared]) -> int:
+    """What they take together; models that several have count once."""
+    own = {id(prepared.modules): prepared for prepared in several}
+    return sum(one.size_bytes(with_models=own[id(one.modules)] is one) for one in several)
 
 
 def _has_heads_of(prepared: Prepared, recipe: Recipe) -> bool:

@@ -33,6 +33,14 @@ def fisher_key(checkpoint: Checkpoint, task: Task, settings: FisherSettings, dev
     return cache.FisherKey(checkpoint.hash, content, "fisher", examples, labels, settings.seed, device)
 
 
+def is_cached(
+    checkpoint: Checkpoint, task: Task, settings: FisherSettings, device: str | torch.device, factors: bool
+) -> bool:
+    """Whether there is a Fisher that needs no estimate, unless its file turns out to be damaged."""
+    key = fisher_key(checkpoint, task, settings, str(device))
+    return all(cache.entry_path(key, part).is_file() for part in ("", FACTORS)[: 1 + factors])
+
+
 def fisher_of(
     checkpoint: Checkpoint,
     task: Task,

@@ -46,6 +46,14 @@ def load_rows(dataset: str, config: str | None, split: str, revision: str | None
     return _load_once(dataset, config, split, revision, account())
 
 
+def dataset_stamp(dataset: str) -> tuple[object, ...]:
+    """Changes when `load_rows` gives others: for a folder with its files, for the Hub with the account."""
+    if not _is_here(dataset):
+        return (account(),)
+    own = local_path(dataset)
+    return tuple((path, path.stat().st_mtime_ns) for path in sorted((own, *own.rglob("*"))))
+
+
 def _load(dataset: str, config: str | None, split: str, revision: str | None):
     def ask(token: bool | str | None):
         builder = open_builder(dataset, config, revision, token)

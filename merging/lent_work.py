@@ -10,7 +10,8 @@ from merging.estimates import fisher_of
 from merging.evaluation import Fixed
 from merging.families import open_models
 from merging.lending import OnProgress
-from merging.pipeline import open_recipe, prepare
+from merging.opened import open_recipe
+from merging.pipeline import prepare
 from merging.readers import Reader, in_name_of
 from merging.recipe import Recipe
 

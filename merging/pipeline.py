@@ -1,34 +1,31 @@
 """The whole job: open, estimate, merge, evaluate. The only module that knows all the steps."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
-from typing import NamedTuple
 
 from torch import Tensor
 
-from merging.checkpoints import Checkpoint, open_checkpoint
 from merging.device_memory import DeviceMemory
 from merging.devices import fitting_threads, resolve_device
 from merging.drift import drift, drift_notes, may_run_away
-from merging.estimates import fisher_of, lent_fisher
+from merging.estimates import fisher_of, is_cached, lent_fisher
 from merging.evaluation import Prediction
-from merging.evaluation_tasks import EvaluationTask, evaluation_tasks
-from merging.families import answers_in_words, fit_checkpoint, open_models
+from merging.families import open_models
 from merging.fisher import Fisher
 from merging.lending import Lender
 from merging.limits import Limits
 from merging.metrics import PairedTest, Score, accuracy, mean_accuracy, paired_test
+from merging.opened import open_recipe
 from merging.parameters import check_same_structure
-from merging.preflight import preflight, unequal_heads
+from merging.preflight import unequal_heads
 from merging.prepared import Prepared
 from merging.recipe import Recipe
-from merging.references import short_name, unique_names
-from merging.tasks import Task, open_task
+from merging.tasks import Task
 from merging.weights import check_base
 
 OnProgress = Callable[[float, str], None]
@@ -85,8 +82,11 @@ def prepare(
     *,
     limits: Limits | None = None,
     lender: Lender | None = None,
+    others: Callable[[], Iterable[Prepared]] = tuple,
 ) -> Prepared:
     """Opens the recipe's models and estimates the Fishers that are not cached yet; with a `lender`, on what it lends.
+
+    Where one of the `others()` has the same models and rows, they are not opened once more, nor their predictions made.
 
     Raises: MergingError, before any estimation where the fault can be seen by then; what is over `limits` before anything
     is downloaded.
@@ -94,7 +94,8 @@ def prepare(
     report = on_progress or (lambda fraction, text: None)
     memory = DeviceMemory(resolve_device(recipe.device))
     lender = lender if recipe.device == "auto" else None
-    return memory.or_on_cpu(lambda device: _prepare_on(device, recipe, report, memory, limits, lender), "all work")
+    given = (recipe, report, memory, limits, lender, others)
+    return memory.or_on_cpu(lambda device: _prepare_on(device, *given), "all work")
 
 
 def _prepare_on(
@@ -104,13 +105,20 @@ def _prepare_on(
     memory: DeviceMemory,
     limits: Limits | None,
     lender: Lender | None,
+    others: Callable[[], Iterable[Prepared]],
 ) -> Prepared:
     timings: dict[str, float] = {}
     memory.device = device
     with timed(timings, "open"):
-        names, checkpoints, own, tasks = open_recipe(recipe, report, limits)
-        modules = open_models(checkpoints, own, device)
-    prepared = Prepared(recipe, names, checkpoints, modules, [], tasks, device, timings, memory, lender)
+        opened = open_recipe(recipe, report, limits)
+        names, checkpoints, own, tasks = opened
+        contents = opened.contents(recipe) if recipe.needs_fishers else None  # whose cache wants the hashes, too
+        found = next((one for one in others() if contents and (one.contents, one.device) == (contents, device)), None)
+        modules = None if found else open_models(checkpoints, own, device)
+    if found:
+        prepared = found.again(recipe, timings, memory, lender)
+    else:
+        prepared = Prepared(recipe, names, checkpoints, modules, [], tasks, device, timings, memory, lender, contents)
     if recipe.heads == "merge" and not prepared.equal_labels:
         raise unequal_heads([checkpoint.label_names for checkpoint in checkpoints])
     parameters = prepared.parameters()
@@ -124,41 +132,22 @@ def _prepare_on(
         task.align("fisher", checkpoint)
     with timed(timings, "fisher"):
         if recipe.needs_fishers:
-            prepared.fishers.extend(estimate_fishers(prepared, own, report))
+            prepared.fishers.extend(estimate_fishers(prepared, own, report, in_use=found is not None))
     return prepared
 
 
-class Opened(NamedTuple):
-    """What a recipe names, opened as far as that takes no weights: a name, checkpoint and task for each model."""
-
-    names: list[str]
-    checkpoints: list[Checkpoint]
-    own: list[Task]
-    tasks: list[EvaluationTask]
-
-
-def open_recipe(recipe: Recipe, on_progress: OnProgress, limits: Limits | None = None) -> Opened:
-    """Opens checkpoints and tasks and checks that they fit together. Raises: MergingError."""
-    on_progress(0.0, "Opening the checkpoints")
-    preflight(recipe, lambda fraction, text: on_progress(0.0, text), limits=limits).require()
-    names = unique_names([short_name(model.checkpoint) for model in recipe.models])
-    checkpoints = [
-        open_checkpoint(model.checkpoint, name=name) for model, name in zip(recipe.models, names, strict=True)
-    ]
-    own = [open_task(model.task) for model in recipe.models]
-    base = open_checkpoint(recipe.base, is_base=True) if recipe.base and answers_in_words(checkpoints[0]) else None
-    checkpoints = [fit_checkpoint(one, task, base) for one, task in zip(checkpoints, own, strict=True)]
-    tasks = evaluation_tasks(own, [open_task(task) for task in recipe.evaluation.tasks], checkpoints)
-    return Opened(names, checkpoints, own, tasks)
-
-
-def estimate_fishers(prepared: Prepared, tasks: list[Task], on_progress: OnProgress) -> list[Fisher]:
+def estimate_fishers(
+    prepared: Prepared, tasks: list[Task], on_progress: OnProgress, *, in_use: bool = False
+) -> list[Fisher]:
     """Each model's Fisher on its own task's `fisher` split: from the cache, else estimated and cached at once.
+
+    Models that are `in_use` stay as they are meanwhile: an estimate opens its own.
 
     Raises: TaskError, FisherError, CacheError (before the estimation if the cache cannot be written).
     """
     fishers = []
     count = len(tasks)
+    anew = cache(lambda: open_models(prepared.checkpoints, tasks, prepared.device))
     for index, (checkpoint, task) in enumerate(zip(prepared.checkpoints, tasks, strict=True)):
 
         def report(fraction: float, text: str, index: int = index) -> None:
@@ -172,6 +161,7 @@ def estimate_fishers(prepared: Prepared, tasks: list[Task], on_progress: OnProgr
         if fisher is None:
             settings = {"settings": prepared.recipe.fisher, "device": prepared.device}
             settings["factors"] = prepared.recipe.needs_factors
+            module = anew()[index] if in_use and not is_cached(checkpoint, task, **settings) else module
             fisher = fisher_of(checkpoint, task, module, **settings, **told)
         fishers.append(fisher.to(prepared.device))
     return fishers

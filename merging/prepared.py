@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-import torch
 from torch import Tensor, nn
 
 from merging.checkpoints import Checkpoint, body_prefix, open_checkpoint
@@ -17,15 +16,13 @@ from merging.evaluation_tasks import EvaluationTask
 from merging.families import answers_in_words, base_parameters
 from merging.fisher import Fisher
 from merging.lending import Lender, lent_fixed
-from merging.merge import merge_parameters
 from merging.merger import Merger
 from merging.once import Once
 from merging.recipe import Recipe
-from merging.targets import Targets
+from merging.targets import Targets, buffers_of, write_merged
 
 Parameters = dict[str, Tensor]
 Predictions = dict[str, Prediction]
-COUNTER = "num_batches_tracked"
 # Small merges that are evaluated side by side: the recipe's own and the isotropic one.
 AT_ONCE = 2
 
@@ -47,6 +44,7 @@ class Prepared:
     timings: dict[str, float] = field(default_factory=dict)
     memory: DeviceMemory | None = None
     lender: Lender | None = None
+    contents: object = None  # of models and rows: `again` serves whoever has equal ones
 
     def __post_init__(self) -> None:
         self.memory = self.memory or DeviceMemory(self.device)
@@ -59,6 +57,7 @@ class Prepared:
         self._notes: dict[str, object] = {}
         self.at_once = AT_ONCE if fits_one_thread(self.modules[0]) else 1
         self._targets = Targets(self.modules[0], self.at_once)
+        self._samples: dict[int, tuple[threading.RLock, dict[str, list[Batches]], Once[Fixed]]] = {}
 
     @property
     def equal_labels(self) -> bool:
@@ -109,10 +108,20 @@ class Prepared:
             return self._bases[recipe.base]
 
     def sampled(self, examples: int) -> "Prepared":
-        """The same models and Fishers, evaluated on that many rows of each task."""
+        """The same models and Fishers, evaluated on that many rows of each task, which are drawn once."""
         own = copy.copy(self)
         own.recipe = replace(self.recipe, evaluation=replace(self.recipe.evaluation, examples=examples))
-        own._lock, own._batches, own.fixed, own.lender = threading.RLock(), {}, Once(), None
+        drawn = self._samples.setdefault(examples, (threading.RLock(), {}, Once()))
+        (own._lock, own._batches, own.fixed), own.lender = drawn, None
+        return own
+
+    def again(
+        self, recipe: Recipe, timings: dict[str, float], memory: DeviceMemory, lender: Lender | None
+    ) -> "Prepared":
+        """The same models, rows and predictions of single models, for other Fishers, which are yet to be added."""
+        own = copy.copy(self)
+        own.recipe, own.timings, own.memory, own.lender = recipe, timings, memory, lender
+        own.fishers, own.merger, own._bases, own._notes = [], Merger(), {}, {}
         return own
 
     def predict_merged(
@@ -133,14 +142,15 @@ class Prepared:
             predictions = predict(models, batches, between=between, memory=self.memory)
         return {entry.name: prediction for entry, prediction in zip(self.tasks, predictions, strict=True)}
 
-    def rest(self) -> None:
-        """Gives back the memory of what the next merge makes anew in no time."""
+    def rest(self, *, with_models: bool = True) -> None:
+        """Gives back the memory of what the next merge makes anew in no time; but not of models that another works with."""
         self.merger.forget_flat()
-        self._targets.forget()
+        if with_models:
+            self._targets.forget()
 
     def merged_models(self, target: nn.Module, merged: Mapping[str, Tensor], weights: list[float]) -> list[nn.Module]:
         """For every task the model that answers it, with these parameters written into `target`, which they share."""
-        self.load_merged(target, merged, weights)
+        write_merged(target, self.modules, merged, weights)
         # A head that is made of a task's words is no parameter, and cannot be merged.
         keep = self.recipe.heads == "keep" or answers_in_words(self.checkpoints[0])
         return [with_body(self.modules[entry.head], target.base_model) if keep else target for entry in self.tasks]
@@ -154,29 +164,14 @@ class Prepared:
     @property
     def notes(self) -> list[str]:
         """What a merge does beside the rule, in sentences."""
-        averaged = [name for name, tensor in self._buffers()[0].items() if tensor.is_floating_point()]
+        averaged = [name for name, tensor in buffers_of(self.modules[0]).items() if tensor.is_floating_point()]
         text = f"{len(averaged)} buffers (such as batch-norm statistics) are averaged by λ, whatever the rule."
         return [*([text] if averaged else []), *self.memory.notes]
-
-    def load_merged(self, target: nn.Module, merged: Mapping[str, Tensor], weights: list[float]) -> None:
-        """Writes merged parameters into a module, and the λ-weighted mean of floating-point buffers with them."""
-        own, buffers = dict(target.named_parameters()), self._buffers()
-        with torch.no_grad():
-            for name, tensor in merged.items():
-                own[name].copy_(tensor)
-            if buffers[0]:
-                for name, tensor in merge_parameters(buffers, "isotropic", weights).items():
-                    target.base_model.get_buffer(name).copy_(tensor)
-
-    def _buffers(self) -> list[dict[str, Tensor]]:
-        """Each body's buffers, but for the count of training steps, which differs between any two fine-tunings."""
-        bodies = [module.base_model for module in self.modules]
-        return [{name: own for name, own in body.named_buffers() if name.split(".")[-1] != COUNTER} for body in bodies]
 
     def merged_copy(self, merged: Mapping[str, Tensor], weights: list[float]) -> nn.Module:
         """A model of its own with these parameters; its head is the first model's unless heads are merged."""
         target = copy.deepcopy(self.modules[0])
-        self.load_merged(target, merged, weights)
+        write_merged(target, self.modules, merged, weights)
         return target
 
     def fixed_predictions(self, split: str, pause: Callable[[], None] | None = None) -> Fixed:
@@ -192,11 +187,11 @@ class Prepared:
                 self._batches[split] = self.memory.or_on_cpu(partial(on_device, batches), "the storage of the rows")
             return self._batches[split]
 
-    def size_bytes(self) -> int:
-        """The memory that the models and their Fishers take."""
+    def size_bytes(self, *, with_models: bool = True) -> int:
+        """The memory that the Fishers and the models take; without the models where another has the same."""
         models, fishers = self.kept("bytes", self._lasting_bytes)
-        bases = sum(map(_bytes, list(self._bases.values())))
-        return sum(models) + self._targets.kept() * models[0] + fishers + bases + self.merger.size_bytes()
+        own = fishers + sum(map(_bytes, list(self._bases.values()))) + self.merger.size_bytes()
+        return own + (sum(models) + self._targets.kept() * models[0] if with_models else 0)
 
     def _lasting_bytes(self) -> tuple[list[int], int]:
         models = [sum(tensor.nbytes for tensor in module.parameters()) for module in self.modules]

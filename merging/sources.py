@@ -9,7 +9,7 @@ from pathlib import Path
 
 from merging.dataset_library import library, no_room
 from merging.errors import TaskError, quoted, shown
-from merging.hub_datasets import load_rows
+from merging.hub_datasets import dataset_stamp, load_rows
 from merging.own_data import require_own_pictures
 from merging.shares import cut
 from merging.upload_references import uploads_folder
@@ -59,6 +59,10 @@ class Source:
         """A hash of the stored part's content."""
         raise NotImplementedError
 
+    def stamp(self) -> tuple[object, ...]:
+        """Changes when stored rows do, as far as that shows without reading them."""
+        raise NotImplementedError
+
     def select(self, split: str, rows, inputs: Sequence[str] | None):
         """The split's rows of its stored part; rows that are equal in `inputs` come into one split."""
         if not self.is_cut(split):
@@ -88,6 +92,9 @@ class Files(Source):
     def digest(self, split: str) -> str:
         return hashlib.sha256(self.files[self.parts[split]].read_bytes()).hexdigest()
 
+    def stamp(self) -> tuple[object, ...]:
+        return tuple((path, _modified_ns(path)) for path in self.files.values())
+
 
 @dataclass(frozen=True, eq=False)
 class ImageFolders(Source):
@@ -100,13 +107,13 @@ class ImageFolders(Source):
         return f'"{self.folder.name}"'
 
     def stored(self, split: str):
-        return _read_images(self.folder, tuple(sorted(set(self.parts.values()))), self._stamp())[self.parts[split]]
+        return _read_images(self.folder, tuple(sorted(set(self.parts.values()))), self.stamp())[self.parts[split]]
 
     def digest(self, split: str) -> str:
-        return _hash_folder(self.folder / self.parts[split], self._stamp())
+        return _hash_folder(self.folder / self.parts[split], self.stamp())
 
-    def _stamp(self) -> int:
-        return hash(tuple((path, path.stat().st_mtime_ns) for path in image_files(self.folder)))
+    def stamp(self) -> tuple[object, ...]:
+        return tuple((path, _modified_ns(path)) for path in image_files(self.folder))
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,6 +133,9 @@ class HubDataset(Source):
 
     def digest(self, split: str) -> str:
         return self.stored(split)._fingerprint
+
+    def stamp(self) -> tuple[object, ...]:
+        return (self.dataset, self.config, self.revision, *dataset_stamp(self.dataset))
 
 
 def find_folder_source(folder: Path, *, shares: Mapping[str, float] | None = None, seed: int = 0) -> Source | None:
@@ -206,7 +216,7 @@ def _require_objects(path: Path) -> None:
 
 
 @lru_cache(maxsize=16)
-def _read_images(folder: Path, parts: tuple[str, ...], stamp: int):
+def _read_images(folder: Path, parts: tuple[str, ...], stamp: tuple[object, ...]):
     # datasets wants split names without dots; all parts are read at once, so that they share one list of classes.
     patterns = {f"part{number}": f"{glob.escape(str(folder / part))}/**" for number, part in enumerate(parts)}
     try:
@@ -223,7 +233,7 @@ def _read_images(folder: Path, parts: tuple[str, ...], stamp: int):
 
 
 @lru_cache(maxsize=16)
-def _hash_folder(folder: Path, stamp: int) -> str:
+def _hash_folder(folder: Path, stamp: tuple[object, ...]) -> str:
     digest = hashlib.sha256()
     for path in image_files(folder):
         digest.update(str(path.relative_to(folder)).encode() + b"\0")

@@ -23,13 +23,14 @@ from merging.folders import replace_folder, require_exportable, require_space
 from merging.headers import weight_files
 from merging.leftovers import held
 from merging.model_card import card_text
-from merging.pipeline import Opened, open_recipe, timed
+from merging.opened import Opened, open_recipe
+from merging.pipeline import timed
 from merging.preflight import unequal_heads
-from merging.prepared import COUNTER
 from merging.recipe import Recipe
 from merging.rules import RULES
 from merging.stored_names import Layout
 from merging.streaming import FileMerge, exchange_body
+from merging.targets import COUNTER
 from merging.tasks import Task
 from merging.tensor_files import TensorFiles
 from merging.weights import require_plain

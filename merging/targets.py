@@ -1,11 +1,16 @@
 """Copies of a model that merges are written into, one after the other: made when they are needed."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from queue import Empty, Full, LifoQueue
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+
+from merging.merge import merge_parameters
+
+COUNTER = "num_batches_tracked"
 
 
 class Targets:
@@ -48,3 +53,21 @@ class Targets:
             with suppress(Full):
                 for _ in idle:
                     queue.put_nowait(None)
+
+
+def write_merged(
+    target: nn.Module, models: Sequence[nn.Module], merged: Mapping[str, Tensor], weights: list[float]
+) -> None:
+    """Writes merged parameters into a module, and the λ-weighted mean of the models' floating-point buffers with them."""
+    own, buffers = dict(target.named_parameters()), [buffers_of(model) for model in models]
+    with torch.no_grad():
+        for name, tensor in merged.items():
+            own[name].copy_(tensor)
+        if buffers[0]:
+            for name, tensor in merge_parameters(buffers, "isotropic", weights).items():
+                target.base_model.get_buffer(name).copy_(tensor)
+
+
+def buffers_of(model: nn.Module) -> dict[str, Tensor]:
+    """The body's buffers, but for the count of training steps, which differs between any two fine-tunings."""
+    return {name: own for name, own in model.base_model.named_buffers() if name.split(".")[-1] != COUNTER}

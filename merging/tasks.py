@@ -101,6 +101,13 @@ class Task:
         used = [self.inputs, self.label, self.labels, self.max_tokens, *words, cut, order]
         return hashlib.sha256((json.dumps(used) + source.digest(split)).encode()).hexdigest()
 
+    def stamp(self) -> tuple[object, ...]:
+        """Changes with all that its batches depend on, as far as that shows without reading rows."""
+        source = self.source
+        cut = (tuple(source.parts.items()), tuple(source.shares.items()), source.seed)
+        columns = (self.inputs, self.label, self.labels, self.templates, self.prompt, self.max_tokens, self.alignment)
+        return self.reference, self.name, columns, cut, source.stamp()
+
     def batches(
         self,
         split: str,

@@ -77,6 +77,7 @@ LEVELS = {
     "preflight": 3.6,
     "lending": 3.6,  # what is asked of a device that is lent
     "merger": 3.65,  # with any weights
+    "opened": 3.65,  # what a recipe names
     "targets": 3.65,  # what they are written into
     "prepared": 3.7,
     "drift": 3.7,  # of a merge from its models' mean

@@ -54,7 +54,7 @@ def test_what_takes_long_is_evaluated_on_a_sample_which_is_that_of_a_recipe_with
     assert {score.n for scores in result.scores.values() for score in scores.values()} == {FEWEST_ROWS}
     assert result.scores == evaluate(prepare(sampled), sampled).scores
     assert store.live_result(four_result.recipe) is last  # a preview is not what is exported
-    assert store.preview(moved.with_weights([1, 1, 1, 0])).prepared is result.prepared
+    assert store.preview(moved.with_weights([1, 1, 1, 0])).prepared.fixed is result.prepared.fixed
 
 
 def test_the_sample_grows_with_what_fits(four_result):
@@ -68,7 +68,7 @@ def test_the_sample_grows_with_what_fits(four_result):
     fitting = rows * 0.06 / 0.2
     assert fitting / 2 < second.recipe.evaluation.examples == 2 * FEWEST_ROWS <= fitting
     store._results = dict.fromkeys(store._results, took(four_result, 30.0))
-    assert store.preview(moved.with_weights([1, 1, 1, 0])).prepared is first.prepared, "it is not made anew"
+    assert store.preview(moved.with_weights([1, 1, 1, 0])).prepared.fixed is first.prepared.fixed, "it is not made anew"
 
 
 def test_the_page_says_that_it_is_a_preview_and_then_shows_what_all_rows_give(slow):

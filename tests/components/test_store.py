@@ -22,12 +22,12 @@ class Prepared:
     """What the store asks of a prepared recipe: its base, its size, and to give back what it can."""
 
     def __init__(self, size: int) -> None:
-        self.recipe, self._size = RECIPE, size
+        self.recipe, self._size, self.modules = RECIPE, size, []
 
-    def size_bytes(self) -> int:
-        return self._size
+    def size_bytes(self, *, with_models: bool) -> int:
+        return self._size if with_models else 0
 
-    def rest(self) -> None:
+    def rest(self, *, with_models: bool) -> None:
         self._size = 0
 
 
@@ -169,6 +169,23 @@ def test_only_those_used_last_keep_their_models_laid_end_to_end(four_result):
     assert merger.size_bytes() == 0
     assert store.live_result(four_result.recipe.with_weights([1, 2, 3, 4])) is not None
     assert merger.size_bytes() == laid
+
+
+def test_models_that_several_have_count_once():
+    recipe = cases.two_tasks()
+    other = replace(recipe, fisher=replace(recipe.fisher, labels="empirical"))
+    first = prepare(recipe)
+    second = prepare(other, others=lambda: [first])
+    both = first.size_bytes() + second.size_bytes(with_models=False)
+    assert second.size_bytes(with_models=False) < second.size_bytes() / 2 + 1
+    store = Store(limit_bytes=both)
+    store.put(recipe, first)
+    store.put(other, second)
+    assert store.all() == [first, second]
+    store = Store(limit_bytes=both - 1)
+    store.put(recipe, first)
+    store.put(other, second)
+    assert store.all() == [second]
 
 
 def test_what_a_merge_keeps_counts_against_the_limit():

@@ -22,7 +22,8 @@ from merging import devices, lent_work
 from merging.devices import ZERO_GPU, available_devices, lent
 from merging.errors import Cancelled, TaskError
 from merging.lending import OnProgress, evaluation_operations, fisher_operations
-from merging.pipeline import evaluate, open_recipe, prepare
+from merging.opened import open_recipe
+from merging.pipeline import evaluate, prepare
 from merging.readers import Reader, account, in_name_of
 from merging.recipe import FisherSettings
 from tests import cases

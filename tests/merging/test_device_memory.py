@@ -16,7 +16,8 @@ from merging.estimates import fisher_key, fisher_of
 from merging.evaluation import predict, share_equal_inputs, with_body
 from merging.fisher import Fisher
 from merging.gradients.memory import MemoryWarning
-from merging.pipeline import evaluate, open_recipe, prepare
+from merging.opened import open_recipe
+from merging.pipeline import evaluate, prepare
 from tests import cases
 from tests.merging.test_evaluation import labelled
 from tests.merging.test_squares import OUT_OF_MEMORY
