@@ -122,10 +122,11 @@ class Store:
         rows = None if prepared is None or last is None or last.recipe == recipe else _rows_in_time(last)
         if rows is None:
             return self.live_result(recipe, moving=last is not None)  # the first one takes longer than a move
-        # The single models and the ensemble of a new sample take as long as ten moves: others' go by.
-        sample = prepared.sampled(rows)
-        with LIVE.taken(moving=sample.fixed.has(recipe.evaluation.split)):
-            return evaluate(sample, replace(recipe, evaluation=replace(recipe.evaluation, examples=rows)))
+        # What single models and the ensemble answer is known of all rows, but for a split that nobody has looked at yet.
+        with LIVE.taken(moving=prepared.fixed.has(recipe.evaluation.split)):
+            return evaluate(
+                prepared.sampled(rows), replace(recipe, evaluation=replace(recipe.evaluation, examples=rows))
+            )
 
     def _key(self, recipe: Recipe) -> str | None:
         """Where what serves this recipe is kept: its own key, else that of a larger estimate; None where nothing does."""

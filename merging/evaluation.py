@@ -14,6 +14,7 @@ from merging.device_memory import DeviceMemory, cpu_copies
 from merging.devices import fitting_threads
 from merging.ensemble import average_probabilities
 from merging.forward_passes import Batches, forward_passes, joined_inputs
+from merging.tasks import drawn_rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +28,11 @@ class Prediction:
     def correct(self) -> Bool[numpy.ndarray, " N"]:
         """Which examples' most probable label is the right one."""
         return self.probabilities.argmax(1) == self.labels
+
+    def drawn(self, examples: int, seed: int) -> "Prediction":
+        """What is predicted for the rows that a task draws of these."""
+        rows = drawn_rows(len(self.labels), examples, seed)
+        return Prediction(self.probabilities[rows], self.labels[rows])
 
 
 # What no weight changes: each single model's predictions by name and task; the ensemble's by task.

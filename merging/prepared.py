@@ -57,6 +57,7 @@ class Prepared:
         self._notes: dict[str, object] = {}
         self.at_once = AT_ONCE if fits_one_thread(self.modules[0]) else 1
         self._targets = Targets(self.modules[0], self.at_once)
+        self._whole: Prepared | None = None  # of a sample
         self._samples: dict[int, tuple[threading.RLock, dict[str, list[Batches]], Once[Fixed]]] = {}
 
     @property
@@ -112,7 +113,7 @@ class Prepared:
         own = copy.copy(self)
         own.recipe = replace(self.recipe, evaluation=replace(self.recipe.evaluation, examples=examples))
         drawn = self._samples.setdefault(examples, (threading.RLock(), {}, Once()))
-        (own._lock, own._batches, own.fixed), own.lender = drawn, None
+        (own._lock, own._batches, own.fixed), own.lender, own._whole = drawn, None, self
         return own
 
     def again(
@@ -204,6 +205,11 @@ class Prepared:
         return entry.task.batches(split, self.checkpoints[index], examples=examples, seed=seed, **order)
 
     def _predict_fixed(self, split: str, pause: Callable[[], None] | None) -> Fixed:
+        if self._whole is not None and self._whole.recipe.evaluation.examples == "all" and self._whole.fixed.has(split):
+            drawn = partial(Prediction.drawn, examples=self.recipe.evaluation.examples, seed=self.recipe.fisher.seed)
+            singles, together = self._whole.fixed_predictions(split)
+            few = {name: {task: drawn(one) for task, one in own.items()} for name, own in singles.items()}
+            return few, {task: drawn(one) for task, one in together.items()}
         batches = self.batches(split)
         lent = lent_fixed(self.lender, self.recipe, self.checkpoints, batches, split, pause, self.memory)
         if lent is not None:

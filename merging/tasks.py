@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy
 import torch
+from jaxtyping import Int
 
 from merging.alignment import Alignment
 from merging.checkpoints import TEXT_TO_TEXT, Checkpoint
@@ -77,9 +79,7 @@ class Task:
             )
         inputs, label = likely_columns(rows.column_names, self.inputs, self.label)
         rows = self.source.select(split, checked_rows(rows, inputs, label, reference=self.shown_as), inputs)
-        if examples is not None and examples < len(rows):
-            rows = rows.shuffle(seed=seed).select(range(examples))
-        return rows
+        return rows if examples is None else rows.select(drawn_rows(len(rows), examples, seed))
 
     def columns(self, split: str) -> tuple[tuple[str, ...], str]:
         """The names of the input columns and of the label column. Raises: TaskError if they are not recognised."""
@@ -140,6 +140,11 @@ class Task:
             everything = {name: rows[name][:] for name in rows.column_names}
             return [prompted(everything, self.prompt, inputs=inputs, reference=self.shown_as)]
         return read_inputs(rows, inputs, reference=self.shown_as)
+
+
+def drawn_rows(count: int, examples: int, seed: int) -> Int[numpy.ndarray, " n"]:
+    """Which of `count` rows are drawn by `seed`, in their order; all of them in their own order where more are wanted."""
+    return numpy.random.default_rng(seed).permutation(count)[:examples] if examples < count else numpy.arange(count)
 
 
 def open_task(reference: str | Mapping[str, object], *, name: str | None = None) -> Task:

@@ -3,6 +3,7 @@
 import os
 from dataclasses import replace
 
+import numpy
 import pytest
 import torch
 
@@ -103,3 +104,20 @@ def test_a_file_that_has_changed_since_is_read_again(two_own, first, pool_folder
     else:
         os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
     assert prepare(two_own, others=lambda: [first]).modules is not first.modules
+
+
+def test_what_single_models_answer_on_a_sample_is_known_of_all_rows(monkeypatch):
+    recipe = quick_recipe("four-tasks")
+    recipe = replace(recipe, evaluation=replace(recipe.evaluation, examples="all"))
+    few = replace(recipe, evaluation=replace(recipe.evaluation, examples=40))
+    split, prepared = recipe.evaluation.split, prepare(recipe)
+    expected = prepare(few).fixed_predictions(split)
+    prepared.fixed_predictions(split)
+    monkeypatch.setattr("merging.prepared.predict", None)
+    found = prepared.sampled(40).fixed_predictions(split)
+    for own, other in zip([*expected[0].values(), expected[1]], [*found[0].values(), found[1]], strict=True):
+        assert list(own) == list(other)
+        for task, prediction in own.items():
+            assert numpy.array_equal(prediction.labels, other[task].labels)
+            assert len(prediction.labels) == 40
+            numpy.testing.assert_allclose(prediction.probabilities, other[task].probabilities, rtol=0, atol=1e-5)
