@@ -12,6 +12,9 @@ if os.environ.get("SPACE_ID") or os.environ.get("FISHER_STUDIO_HOSTED"):
 # Threads that wait for work must not spin: beside other work on few cores that is many times slower.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+# Gradio's own table of events, which nothing here shows, is made anew after each of them from all before.
+os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", "1000000000")
+os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "1")
 os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -35,6 +38,7 @@ from components import (
     memory,
     rule_events,
     sessions,
+    values,
 )
 from components.explore import create_explore
 from components.export_panel import create_export_panel
@@ -131,6 +135,7 @@ def main() -> None:
     logs.event("started", **health.told_once(), jobs_lost=JOURNAL.open(cache_folder()))
     FOLDERS.begin()
     sessions.begin()
+    values.begin()
     if is_hosted():
         os.environ["FISHER_UPLOADS_DIR"] = str(FOLDERS.server)
         downloads.begin()
