@@ -11,7 +11,7 @@ from components.jobs import Registry
 from components.runs import LEFT, Job, Run
 from components.store import STORE
 from merging.errors import CacheError, FisherError
-from merging.recipe import FisherSettings
+from merging.recipe import EvaluationSettings, FisherSettings
 from tests.cases import quick_recipe
 
 WAIT_S = 60
@@ -338,7 +338,8 @@ def test_what_is_no_id_is_no_job(registry, odd):
 
 
 def test_an_estimate_is_stopped_while_its_models_are_evaluated():
-    recipe = quick_recipe("four-tasks", fisher=FisherSettings(examples=16, seed=31))
+    rows = EvaluationSettings(examples=211)  # of which nobody has asked before what single models answer
+    recipe = quick_recipe("four-tasks", fisher=FisherSettings(examples=16, seed=31), evaluation=rows)
     job = begin(recipe)
     deadline = time.monotonic() + WAIT_S
     while job.text != EVALUATING:

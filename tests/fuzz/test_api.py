@@ -66,8 +66,10 @@ def bugs(log: str) -> list[str]:
     for part in log.split("Traceback (most recent call last):\n")[1:]:
         frames = [line for line in part.splitlines() if line.startswith("  File ")]
         own = [line for line in frames if any(f"/{name}" in line for name in OURS) and "site-packages" not in line]
-        # The server's own start is in every thread's last frames, what stands around Gradio in every request's: no bugs.
-        if [line for line in own if "app.py" not in line and not line.endswith("in __call__")]:
+        # The server's own start is in every thread's last frames, what stands around Gradio in every request's, or between it
+        # and its widgets: no bugs.
+        around = ("in __call__", "in run_sync")
+        if [line for line in own if "app.py" not in line and not line.endswith(around)]:
             found.append("\n".join([*own[-2:], part.strip().splitlines()[-1][:200], part[-1500:]]))
     return found
 
