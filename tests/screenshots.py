@@ -18,6 +18,8 @@ TABS = {
     "Learn": "#lesson .plot",
     "Export": ".cm-content",
 }
+# Of the tabs that show nothing before it.
+PRESSED = {"Explore λ": "Search", "Learn": "Start"}
 
 
 def main(url: str = "http://127.0.0.1:7860", folder: str = "docs") -> None:
@@ -27,11 +29,13 @@ def main(url: str = "http://127.0.0.1:7860", folder: str = "docs") -> None:
         browser = playwright.chromium.launch(executable_path=str(find()), args=list(LAUNCH_ARGUMENTS))
         for view, (width, height, scheme) in VIEWS.items():
             page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
-            page.goto(f"{url}/?__theme={scheme}", wait_until="domcontentloaded")
+            page.goto(f"{url.rstrip('/')}/?__theme={scheme}", wait_until="domcontentloaded")
             page.wait_for_selector(TABS["Merge"], timeout=120_000)
             for tab, ready in TABS.items():
                 page.get_by_role("tab", name=tab, exact=True).click()
-                page.wait_for_selector(ready, timeout=60_000)
+                if tab in PRESSED:
+                    page.get_by_role("button", name=PRESSED[tab], exact=True).click()
+                page.wait_for_selector(ready, timeout=120_000)
                 _save(page, Path(folder) / f"{tab.lower()}-{view}.png")
             page.close()
         browser.close()
