@@ -9,13 +9,14 @@ from pathlib import Path
 from playwright.sync_api import Page, sync_playwright
 
 from tests.browser import LAUNCH_ARGUMENTS, find
+from tests.ui.looking import open_tab
 
 VIEWS = {"light": (1360, 900, "light"), "dark": (1360, 900, "dark"), "phone": (390, 844, "light")}
 TABS = {
     "Merge": "#score-chart .bars path",
     "Inspect": "#fisher-heatmap .hm image",
-    "Explore λ": "#explore .plot",
-    "Learn": "#lesson .plot",
+    "Explore λ": "#explore-best table",
+    "Learn": "#lesson .main-svg",
     "Export": ".cm-content",
 }
 # Of the tabs that show nothing before it.
@@ -32,11 +33,11 @@ def main(url: str = "http://127.0.0.1:7860", folder: str = "docs") -> None:
             page.goto(f"{url.rstrip('/')}/?__theme={scheme}", wait_until="domcontentloaded")
             page.wait_for_selector(TABS["Merge"], timeout=120_000)
             for tab, ready in TABS.items():
-                page.get_by_role("tab", name=tab, exact=True).click()
+                open_tab(page, tab)
                 if tab in PRESSED:
                     page.get_by_role("button", name=PRESSED[tab], exact=True).click()
                 page.wait_for_selector(ready, timeout=120_000)
-                _save(page, Path(folder) / f"{tab.lower()}-{view}.png")
+                _save(page, Path(folder) / f"{tab.split()[0].lower()}-{view}.png")
             page.close()
         browser.close()
 
