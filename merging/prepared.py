@@ -123,6 +123,8 @@ class Prepared:
         own = copy.copy(self)
         own.recipe, own.timings, own.memory, own.lender = recipe, timings, memory, lender
         own.fishers, own.merger, own._bases, own._notes = [], Merger(), {}, {}
+        if recipe.fisher.seed != self.recipe.fisher.seed:  # which draws samples
+            own._samples = {}
         return own
 
     def predict_merged(

@@ -45,7 +45,8 @@ def test_other_fishers_of_the_same_models_give_what_they_give_alone(two_own, fir
     assert found.scores == alone.scores
     assert found.singles == alone.singles
     assert all(torch.equal(found.merged[name], own) for name, own in alone.merged.items())
-    assert shared.sampled(8).fixed is first.sampled(8).fixed
+    again = prepare(replace(two_own, rule=rule), others=lambda: [first])
+    assert again.sampled(8).fixed is first.sampled(8).fixed
 
 
 def test_models_in_use_are_not_those_of_an_estimate(fresh_cache, two_own, first, monkeypatch):
@@ -121,3 +122,17 @@ def test_what_single_models_answer_on_a_sample_is_known_of_all_rows(monkeypatch)
             assert numpy.array_equal(prediction.labels, other[task].labels)
             assert len(prediction.labels) == 40
             numpy.testing.assert_allclose(prediction.probabilities, other[task].probabilities, rtol=0, atol=1e-5)
+
+
+def test_a_sample_of_another_seed_has_rows_of_its_own(two_own, first):
+    split, mine = two_own.evaluation.split, first.sampled(8)
+    mine.batches(split)  # and nobody has asked yet what single models answer on them
+    theirs = prepare(_other_fishers(two_own), others=lambda: [first]).sampled(8)
+    for sample in (theirs, mine):
+        for batches, prediction in zip(sample.batches(split), sample.fixed_predictions(split)[1].values(), strict=True):
+            labels = torch.cat([batch["labels"] for batch in batches])  # pictures stay in their order
+            assert numpy.array_equal(labels.numpy(), prediction.labels)
+    assert any(
+        not numpy.array_equal(one.probabilities, other.probabilities)
+        for one, other in zip(*[own.fixed_predictions(split)[1].values() for own in (mine, theirs)], strict=True)
+    )
