@@ -166,5 +166,10 @@ def _frame(height: int, below: int) -> dict[str, object]:
         "font": {"size": 12},
         "uirevision": "keep",
         "hoverlabel": {"bgcolor": "#222", "font": {"color": "#fff"}},
-        "modebar": {"remove": ["zoom", "pan", "select", "lasso", "autoScale", "resetScale", "zoomIn", "zoomOut"]},
+        "modebar": {
+            "bgcolor": "rgba(0,0,0,0)",
+            "color": "#808890",
+            "activecolor": "#808890",
+            "remove": ["zoom", "pan", "select", "lasso", "autoScale", "resetScale", "zoomIn", "zoomOut"],
+        },
     }

@@ -1,6 +1,7 @@
 """A picture with all that belongs to it: one sentence that says what it shows, and its numbers as a table."""
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -27,7 +28,12 @@ class Picture:
 
 def sentence_html(picture: Picture) -> str:
     """The sentence over the figure."""
-    return f'<div class="studio-sentence">{escape(picture.sentence)}</div>' if picture.sentence else ""
+    return f'<div class="studio-sentence">{joined(escape(picture.sentence))}</div>' if picture.sentence else ""
+
+
+def joined(text: str) -> str:
+    """HTML text in which no line ends between a figure and its unit."""
+    return re.sub(r"(?<=\d) (?=%|(?:s|[kMG]B)\b)", "&nbsp;", text)
 
 
 def numbers_html(picture: Picture, name: str) -> str:
@@ -41,7 +47,7 @@ def numbers_html(picture: Picture, name: str) -> str:
     head = "".join(titles)
     rows = "".join(_row(picture, index, row) for index, row in enumerate(picture.rows))
     is_open = " open" if picture.figure is None else ""
-    caption = f"<caption>{escape(picture.caption)}</caption>" if picture.caption else ""
+    caption = f"<caption><span>{escape(picture.caption)}</span></caption>" if picture.caption else ""
     return (
         f'<div class="studio-saved studio-numbers" data-name="{escape(name)}"><details{is_open}><summary>Numbers as a table</summary>'
         f'<div class="studio-scroll" tabindex="0" role="region" aria-label="{escape(name)} as a table">'

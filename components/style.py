@@ -110,9 +110,12 @@ CSS = """
 .studio-checks summary { cursor: pointer; }
 .studio-checks ul { list-style: none; margin: .4rem 0 0; padding: 0; }
 .studio-checks li { margin: 0 0 .35rem; padding: 0; }
-.studio-scroll { overflow-x: auto; max-width: 100%; }
+.studio-scroll { overflow-x: auto; max-width: 100%; container-type: inline-size; }
+.modebar-btn--logo { display: none !important; }
 .studio-table { border: none !important; border-collapse: collapse; width: 100%; font-size: .92rem; font-variant-numeric: tabular-nums; }
 .studio-table caption { text-align: left; color: var(--body-text-color-subdued); padding-bottom: .3rem; }
+/* A caption is as wide as what is seen of its table, and stays when the table is moved sideways. */
+.studio-table caption > span { display: inline-block; position: sticky; left: 0; max-width: 100cqw; white-space: normal; }
 .studio-table tr { border: none !important; }
 .studio-table th, .studio-table td { padding: .3rem .6rem; border-style: none none solid none !important;
   border-bottom-width: 1px !important; border-bottom-color: var(--border-color-primary) !important; text-align: right; white-space: nowrap; color: var(--body-text-color); }

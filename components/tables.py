@@ -5,7 +5,7 @@ from html import escape
 from uuid import uuid4
 
 from components import logs
-from components.picture import save_buttons
+from components.picture import joined, save_buttons
 from components.style import MODEL_COLOURS, TITLES, ordered
 from merging.advice import BEWARE, advise
 from merging.pipeline import Result
@@ -40,7 +40,7 @@ def score_table(result: Result) -> str:
     return (
         '<div class="studio-saved" data-frame="score-chart" data-name="accuracy per task">'
         '<div class="studio-scroll" tabindex="0" role="region" aria-label="Scores as a table"><table class="studio-table">'
-        f'<caption>{caption}</caption><thead><tr><th scope="col">task</th>{head}</tr></thead><tbody>{rows}'
+        f'<caption><span>{caption}</span></caption><thead><tr><th scope="col">task</th>{head}</tr></thead><tbody>{rows}'
         f'<tr class="mean"><th scope="row">mean</th>{means}</tr>'
         f"{_published_row(result, methods, paired)}"
         f'<tr><th scope="row">forward passes per input</th>{passes}{"<td></td><td></td>" if paired else ""}</tr>'
@@ -105,7 +105,7 @@ def score_sentence(result: Result) -> str:
     if "experts" in result.scores:
         text += f" The single models reach {100 * result.mean('experts'):.1f} %."
     notes = "".join(f" {escape(note)}" for note in result.notes)
-    return f'<div class="studio-sentence">{text}{notes}</div>{_advised(result)}'
+    return f'<div class="studio-sentence">{joined(text + notes)}</div>{_advised(result)}'
 
 
 def _verdict(result: Result) -> str:

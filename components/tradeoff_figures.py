@@ -43,7 +43,7 @@ def tradeoff_picture(points: Sequence[Tradeoff], kind: str, *, own: str, split: 
         fixedrange=True,
         zeroline=False,
     )
-    figure.update_yaxes(title="mean accuracy", ticksuffix=" %", fixedrange=True)
+    figure.update_yaxes(title={"text": "mean accuracy", "standoff": 10}, ticksuffix=" %", fixedrange=True)
     lines = len(points) + 1 if narrow else -(-(len(points) + 1) // 6)  # a phone has room for one entry in a line
     legend = {"orientation": "h", "yanchor": "top", "y": -0.28 if narrow else -0.2, "x": 0}
     figure.update_layout(legend=legend, hovermode="closest")

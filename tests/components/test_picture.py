@@ -28,6 +28,11 @@ def test_what_users_named_is_text():
     assert "<img" not in sentence_html(picture) + numbers_html(picture, HOSTILE)
 
 
+def test_no_line_ends_between_a_figure_and_its_unit():
+    html = sentence_html(Picture(None, "72.3 % (0.014 s, 3 MB), in 5 % of 4 steps"))
+    assert "72.3&nbsp;% (0.014&nbsp;s, 3&nbsp;MB), in 5&nbsp;% of 4 steps" in html
+
+
 def test_there_is_a_button_for_each_thing_that_can_be_had():
     def saved(picture: Picture) -> list[str]:
         return re.findall(r'data-save="(\w+)"', numbers_html(picture, "x"))

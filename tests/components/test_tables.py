@@ -73,8 +73,8 @@ def test_without_isotropic_there_is_no_difference_to_show(four_result):
 @pytest.mark.parametrize(
     ("fisher", "isotropic", "said"),
     [
-        (0.9, 0.8, "10.0 points above isotropic averaging (80.0 %)"),
-        (0.7, 0.8, "10.0 points below isotropic averaging (80.0 %)"),
+        (0.9, 0.8, "10.0 points above isotropic averaging (80.0&nbsp;%)"),
+        (0.7, 0.8, "10.0 points below isotropic averaging (80.0&nbsp;%)"),
         (0.8, 0.8, "the same as isotropic averaging"),
         (0.8, 0.8002, "the same as isotropic averaging"),
     ],
@@ -82,7 +82,7 @@ def test_without_isotropic_there_is_no_difference_to_show(four_result):
 def test_the_sentence_says_above_or_below(four_result, fisher, isotropic, said):
     sentence = score_sentence(_with_means(four_result, fisher=fisher, isotropic=isotropic))
     assert said in sentence
-    assert f"<b>{100 * fisher:.1f} %</b>" in sentence
+    assert f"<b>{100 * fisher:.1f}&nbsp;%</b>" in sentence
 
 
 def test_the_sentence_says_what_the_ensemble_costs_and_how_it_is_made(four_result, seeds_result):
@@ -104,7 +104,7 @@ def test_the_sentence_names_the_pages_rule_and_the_best_beside_it(four_result):
     result = evaluate(four_result.prepared, recipe)
     sentence = score_sentence(result)
     assert "the <b>isotropic average</b> is right on" in sentence
-    assert f"Best beside it: <b>Fisher merge</b> with {100 * result.mean('fisher'):.1f} %" in sentence
+    assert f"Best beside it: <b>Fisher merge</b> with {100 * result.mean('fisher'):.1f}&nbsp;%" in sentence
     table = score_table(result)
     assert "McNemar p" not in table
     assert table.index("isotropic average") < table.index("Fisher merge") < table.index("output ensemble")

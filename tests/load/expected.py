@@ -49,7 +49,7 @@ class Case:
 
     def wrong_in_picture(self, sentence: str, figure: object, table: str, shares: str) -> str:
         """What differs in the page's four parts; empty where all is this visitor's own."""
-        told = re.findall(r"<b>([\d.]+) %</b>", sentence)[:1]
+        told = re.findall(r"<b>([\d.]+)&nbsp;%</b>", sentence)[:1]
         bars = _bars(figure)
         found = {
             "sentence": (told, [self.mean]),

@@ -78,6 +78,14 @@ def test_a_phone_shows_the_chart_and_scrolls_no_tab_sideways(new_page, server):
         [box["x"] + box["width"] / 2, box["y"] + box["height"] / 2],
     )
     assert on_top, "something covers the chart"
+    scrolled = page.locator("#score-table .studio-scroll")
+    caption = scrolled.locator("caption > span")
+    for left in (0, 120):  # the table is wider than the screen, what it is about is not
+        scrolled.evaluate("(element, left) => element.scrollTo(left, 0)", left)
+        assert scrolled.evaluate("element => element.scrollLeft") == left
+        box = caption.bounding_box()
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= 390
 
 
 def test_a_phone_opens_and_closes_the_sidebar_without_scrolling_sideways(new_page, server):
