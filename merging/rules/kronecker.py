@@ -66,11 +66,15 @@ def regmean(
 ) -> Float[Tensor, " L o d"]:
     """W* = (Σᵢ wᵢ Wᵢ Aᵢ)(Σᵢ wᵢ Aᵢ)⁻¹: the layer that changes each model's own outputs least. It is `kfac` with G = I.
 
+    By Cholesky, never by LU: `torch.linalg.solve` of several wide layers with several threads has been seen to hang in
+    MKL (pytorch/pytorch#142815).
+
+    Raises: RecipeError if that has no solution: the damping is too small.
     Source: Jin et al. 2023, arXiv:2212.09849, equation 2.
     """
     weighted = _portions(shares)[..., None, None] * inputs
     right = torch.einsum("mloi,mlij->loj", values, weighted)
-    solved = torch.linalg.solve(weighted.sum(0), right, left=False)
+    solved = torch.cholesky_solve(right.mT, _cholesky(weighted.sum(0))).mT
     return torch.where(((shares > 0).sum(0) < 2)[:, None, None], weighted_mean(values, shares), solved)
 
 
@@ -163,7 +167,7 @@ def _cholesky(factors: Float[Tensor, " L d d"]) -> Float[Tensor, " L d d"]:
     lower, failed = torch.linalg.cholesky_ex(factors)
     if bool(failed.any()):
         raise RecipeError(
-            "The K-FAC merge has no solution: expected positive definite factors, got others, by rounding or by wrong "
+            "A merge of whole layers has no solution: expected positive definite factors, got others, by rounding or by wrong "
             "numbers. Raise the damping; 0.1 is the default."
         )
     return lower

@@ -1,5 +1,9 @@
 """K-FAC merging, RegMean and the whole Fisher: the theorems that tie them together."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -158,3 +162,44 @@ def test_the_whole_fisher_takes_the_mean_where_no_data_speak():
 def test_a_whole_fisher_of_a_large_model_is_refused():
     with pytest.raises(FisherError, match="at most 4096 parameters, got 5000"):
         full(torch.zeros(2, 5000), torch.ones(2), torch.zeros(2, 1, 1))
+
+
+WIDE = """
+import torch
+from merging.rules.kronecker import conditioned, kfac, regmean
+
+generator = torch.Generator().manual_seed(0)
+
+
+def positive(*shape):
+    root = torch.randn(*shape, shape[-1], generator=generator, dtype=torch.float64)
+    return root @ root.mT
+
+
+for models in (2, 3):
+    values = torch.randn(models, 3, 64, 200, generator=generator, dtype=torch.float64)
+    shares = torch.rand(models, 3, generator=generator, dtype=torch.float64) + 0.1
+    inputs = conditioned(positive(models, 3, 200), damping=0.1)
+    outputs = conditioned(positive(models, 3, 64), damping=0.1)
+    for rule, own in ((regmean, (inputs,)), (kfac, (inputs, outputs))):
+        found = []
+        for threads in (2, 1):
+            torch.set_num_threads(threads)
+            found.append(rule(values, shares, *own))
+        torch.testing.assert_close(*found, rtol=1e-8, atol=1e-8)
+print("equal")
+"""
+
+
+def test_wide_layers_merge_alike_with_one_thread_and_with_several():
+    """In a process of its own, so that a linear algebra library that hangs is seen (pytorch/pytorch#142815)."""
+    run = subprocess.run(
+        [sys.executable, "-c", WIDE],
+        env={**os.environ, "OMP_NUM_THREADS": "2"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert run.stdout.strip() == "equal", run.stderr
+    assert "ERROR" not in run.stdout + run.stderr
