@@ -57,6 +57,23 @@ class Page:
     turns: defaultdict[str, Turns] = field(default_factory=lambda: defaultdict(Turns))
 
 
+@dataclass(frozen=True)
+class Asked:
+    """A picture that a page has asked for; a program, which opens no page, keeps each of its own."""
+
+    page: Page | None
+    number: int
+
+    def check(self) -> None:
+        """Raises Cancelled once the page has asked for another."""
+        if self.page is not None and self.page.picture != self.number:
+            raise Cancelled
+
+    def name(self) -> str:
+        """Another one at every call, by which `Pages.begin_picture` knows the picture."""
+        return f"{self.number}-{uuid.uuid4().hex}"
+
+
 class Pages:
     """Pages by session, those opened longest ago forgotten first. Programs have sessions too, but open no page.
 
@@ -94,20 +111,20 @@ class Pages:
         page = self._pages.get(session)
         return asked if page is None else page.jobs.get(panel, asked)
 
-    def begin_picture(self, session: str | None) -> Callable[[], None]:
-        """Makes this the page's latest picture; what comes back raises Cancelled once there is a later one."""
+    def begin_picture(self, session: str | None, after: str = "") -> Asked:
+        """Makes this the page's latest picture; with `after`, the name of an earlier one, only if that is still the latest.
+
+        Raises: Cancelled if it is not.
+        """
         page = self._pages.get(session)
         if page is None:
-            return lambda: None
+            return Asked(None, 0)
         with self._lock:
-            page.picture += 1
-            own = page.picture
-
-        def check() -> None:
-            if page.picture != own:
+            number = after.partition("-")[0]
+            if number.isdecimal() and number != str(page.picture):
                 raise Cancelled
-
-        return check
+            page.picture += 1
+            return Asked(page, page.picture)
 
     @contextmanager
     def turn(self, session: str | None, panel: str) -> Iterator[None]:

@@ -1,5 +1,6 @@
 """A merge while its slider moves: on fewer rows where all of them take long, then on all, unless the hand moved on."""
 
+import re
 import threading
 import time
 from contextvars import copy_context
@@ -114,6 +115,25 @@ def test_all_rows_are_given_up_once_the_hand_moves_on(slow):
     assert STORE.live_result(before.recipe) is before
 
 
+def test_a_preview_that_the_hand_has_left_is_not_settled(slow):
+    PAGES.welcome("crowded", None)
+
+    def ask(answer, *first: str, weights: list[float]) -> list[object]:
+        def asked() -> list[object]:
+            LocalContext.request.set(SimpleNamespace(session_hash="crowded"))
+            return answer(*first, WIDTH_PX, *form_values(slow, weights))
+
+        return copy_context().run(asked)
+
+    moves = [0.4, 0.3, 0.2, 0.1], [0.1, 0.2, 0.3, 0.4]
+    left, now = (re.search(r'data-preview="([^"]+)"', ask(previewed, weights=move)[1])[1] for move in moves)
+    assert ask(settled, left, weights=moves[0]) == SKIPPED  # both stood in line behind other visitors
+    full = ask(settled, now, weights=moves[1])
+    assert PREVIEW not in full[1]
+    assert "Fisher merge" in full[1]
+    assert "Fisher merge" in ask(settled, "what a program writes", weights=moves[1])[1]
+
+
 def test_a_picture_that_another_overtakes_is_not_shown(slow, monkeypatch):
     PAGES.welcome("overtaken", None)
     values = form_values(slow, list(slow.weights))
@@ -138,12 +158,12 @@ def test_only_the_latest_picture_of_a_page_goes_on():
     for session in ("one", "two"):
         pages.welcome(session, None)
     first, other = pages.begin_picture("one"), pages.begin_picture("two")
-    first()
+    first.check()
     second = pages.begin_picture("one")
     with pytest.raises(Cancelled):
-        first()
-    second()
-    other()
+        first.check()
+    second.check()
+    other.check()
     program = pages.begin_picture("program")
     pages.begin_picture("program")
-    program()  # every answer is its own
+    program.check()  # every answer is its own
