@@ -8,7 +8,7 @@ import re
 import threading
 import uuid
 from collections import OrderedDict, defaultdict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import wraps
@@ -49,29 +49,13 @@ class Turns:
 
 @dataclass
 class Page:
-    """One open page: its visit, the ids of the jobs that it watches by panel, the number of its latest picture."""
+    """One open page: its visit, the ids of the jobs that it watches by panel, the number and form of its latest picture."""
 
     visit: str
     jobs: dict[str, str] = field(default_factory=dict)
     picture: int = 0
+    form: tuple = ()
     turns: defaultdict[str, Turns] = field(default_factory=lambda: defaultdict(Turns))
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A picture that a page has asked for; a program, which opens no page, keeps each of its own."""
-
-    page: Page | None
-    number: int
-
-    def check(self) -> None:
-        """Raises Cancelled once the page has asked for another."""
-        if self.page is not None and self.page.picture != self.number:
-            raise Cancelled
-
-    def name(self) -> str:
-        """Another one at every call, by which `Pages.begin_picture` knows the picture."""
-        return f"{self.number}-{uuid.uuid4().hex}"
 
 
 class Pages:
@@ -111,20 +95,28 @@ class Pages:
         page = self._pages.get(session)
         return asked if page is None else page.jobs.get(panel, asked)
 
-    def begin_picture(self, session: str | None, after: str = "") -> Asked:
-        """Makes this the page's latest picture; with `after`, the name of an earlier one, only if that is still the latest.
+    def begin_picture(
+        self, session: str | None, form: Sequence[object] = (), *, settles: bool = False
+    ) -> Callable[[], None]:
+        """Makes this the page's latest picture; what comes back raises Cancelled once there is a later one.
 
-        Raises: Cancelled if it is not.
+        Raises: Cancelled for what `settles` the picture of another form than the latest one's.
         """
         page = self._pages.get(session)
         if page is None:
-            return Asked(None, 0)
+            return lambda: None
         with self._lock:
-            number = after.partition("-")[0]
-            if number.isdecimal() and number != str(page.picture):
+            if settles and tuple(form) != page.form:
                 raise Cancelled
             page.picture += 1
-            return Asked(page, page.picture)
+            page.form = tuple(form)
+            own = page.picture
+
+        def check() -> None:
+            if page.picture != own:
+                raise Cancelled
+
+        return check
 
     @contextmanager
     def turn(self, session: str | None, panel: str) -> Iterator[None]:

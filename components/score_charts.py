@@ -10,7 +10,7 @@ from components.first_picture import kept, picture_of
 from components.form import Form, recipe_of
 from components.jobs import REGISTRY
 from components.modes import is_hosted
-from components.pages import PAGES, Asked, session_hash
+from components.pages import PAGES, session_hash
 from components.right_of_way import LIVE
 from components.store import STORE, preparation_key
 from components.tables import notice, preview_sentence, weight_shares
@@ -62,49 +62,47 @@ def shown(width_px: float, *values: object) -> list[object]:
 
     Where something is wrong the notice says so and the last good picture stays; so it does once another is asked for.
     """
-    asked = PAGES.begin_picture(session_hash())
-    return _unless_overtaken(asked, lambda: _shown(width_px, values, STORE.live_result))
+    check = PAGES.begin_picture(session_hash(), values)
+    return _unless_overtaken(check, lambda: _shown(width_px, values, STORE.live_result))
 
 
 def previewed(width_px: float, *values: object) -> list[object]:
     """The same while a slider moves: on a sample of the rows where all of them take long; `settled` shows all."""
-    asked = PAGES.begin_picture(session_hash())
-    return _shown(width_px, values, STORE.preview, asked.name())
+    check = PAGES.begin_picture(session_hash(), values)
+    return _unless_overtaken(check, lambda: _shown(width_px, values, STORE.preview))
 
 
 def settled(preview: str, width_px: float, *values: object) -> list[object]:
-    """What `shown` gives, where the page shows a preview; nothing once another picture is or was asked for.
+    """What `shown` gives, where the page shows a preview; nothing once another picture is asked for.
 
-    A preview that waits here while the hand moves on is not settled: its picture would stand under other weights.
+    A form that waits here while the hand moves on is not settled: its picture would stand under other weights.
     """
     if not preview:
         return [gr.skip()] * 5
     try:
-        asked = PAGES.begin_picture(session_hash(), after=preview)
+        check = PAGES.begin_picture(session_hash(), values, settles=True)
     except Cancelled:
         return [gr.skip()] * 5
 
     def between() -> None:
         LIVE.give(SETTLE_WAIT_S)
-        asked.check()
+        check()
 
     return _unless_overtaken(
-        asked, lambda: _shown(width_px, values, lambda recipe: STORE.live_result(recipe, between=between))
+        check, lambda: _shown(width_px, values, lambda recipe: STORE.live_result(recipe, between=between))
     )
 
 
-def _unless_overtaken(asked: Asked, made: Callable[[], list[object]]) -> list[object]:
+def _unless_overtaken(check: Callable[[], None], made: Callable[[], list[object]]) -> list[object]:
     try:
         picture = made()
-        asked.check()
+        check()
     except Cancelled:
         return [gr.skip()] * 5
     return picture
 
 
-def _shown(
-    width_px: float, values: Sequence[object], result_of: Callable[[Recipe], Result | None], preview: str = ""
-) -> list[object]:
+def _shown(width_px: float, values: Sequence[object], result_of: Callable[[Recipe], Result | None]) -> list[object]:
     form = Form.of(*values)
     if not form.models:
         return [notice(NOTHING), "", empty_score_figure(), "", ""]
@@ -118,7 +116,7 @@ def _shown(
     if result is not None:
         sentence, *others = picture_of(result, width_px)
         if result.recipe.evaluation != recipe.evaluation:
-            sentence = preview_sentence(result, preview) + sentence
+            sentence = preview_sentence(result) + sentence
         return ["", sentence, *others, shares]
     if (picture := kept(recipe, width_px)) is not None:
         return ["", *picture, shares]

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from html import escape
+from uuid import uuid4
 
 from components import logs
 from components.picture import joined, save_buttons
@@ -131,10 +132,10 @@ def _best(result: Result) -> str:
     return f" Best beside it: <b>{escape(TITLES[best])}</b> with {100 * result.mean(best):.1f} %."
 
 
-def preview_sentence(result: Result, name: str) -> str:
-    """What stands before the sentence of a result on a sample of the rows; the page asks for all of them by its name."""
+def preview_sentence(result: Result) -> str:
+    """What stands before the sentence of a result on a sample of the rows."""
     rows = result.recipe.evaluation.examples
-    own = f'class="{PREVIEW}" data-preview="{name}"'
+    own = f'class="{PREVIEW}" data-preview="{uuid4().hex}"'
     return f"<div {own}>A preview on {rows} rows of each task; all of them follow.</div>"
 
 

@@ -1,8 +1,8 @@
 """A merge while its slider moves: on fewer rows where all of them take long, then on all, unless the hand moved on."""
 
-import re
 import threading
 import time
+from collections.abc import Callable
 from contextvars import copy_context
 from dataclasses import replace
 from types import SimpleNamespace
@@ -11,7 +11,7 @@ import gradio as gr
 import pytest
 from gradio.context import LocalContext
 
-from components.pages import PAGES, Pages, session_hash
+from components.pages import PAGES, Pages
 from components.right_of_way import LIVE
 from components.score_charts import previewed, settled, shown
 from components.store import FEWEST_ROWS, STORE, Store
@@ -96,18 +96,15 @@ def test_every_preview_has_a_name_of_its_own(slow):
 
 
 def test_all_rows_are_given_up_once_the_hand_moves_on(slow):
-    def settle() -> list[object]:
-        LocalContext.request.set(SimpleNamespace(session_hash="hand"))
-        assert session_hash() == "hand"
-        return settled("a preview", WIDTH_PX, *form_values(slow, list(slow.weights)))
-
+    form = [WIDTH_PX, *form_values(slow, list(slow.weights))]
     answers = []
     before = STORE.live_result(slow.with_weights([1.0, 0.0, 0.0, 0.0]))
     PAGES.welcome("hand", None)
-    thread = threading.Thread(target=lambda: answers.append(copy_context().run(settle)))
+    PAGES.begin_picture("hand", form[1:])
+    thread = threading.Thread(target=lambda: answers.append(asked("hand", settled, "a preview", *form)))
     with LIVE.taken():  # it waits between its batches
         thread.start()
-        while not PAGES._pages["hand"].picture:
+        while PAGES._pages["hand"].picture < 2:
             time.sleep(0.001)
         PAGES.begin_picture("hand")
     thread.join()
@@ -115,34 +112,53 @@ def test_all_rows_are_given_up_once_the_hand_moves_on(slow):
     assert STORE.live_result(before.recipe) is before
 
 
-def test_a_preview_that_the_hand_has_left_is_not_settled(slow):
+def asked(session: str, answer: Callable, *values: object) -> list[object]:
+    """What an event of this session answers."""
+
+    def within() -> list[object]:
+        LocalContext.request.set(SimpleNamespace(session_hash=session))
+        return answer(*values)
+
+    return copy_context().run(within)
+
+
+def test_a_form_that_the_hand_has_left_is_not_settled(slow):
     PAGES.welcome("crowded", None)
-
-    def ask(answer, *first: str, weights: list[float]) -> list[object]:
-        def asked() -> list[object]:
-            LocalContext.request.set(SimpleNamespace(session_hash="crowded"))
-            return answer(*first, WIDTH_PX, *form_values(slow, weights))
-
-        return copy_context().run(asked)
-
-    moves = [0.4, 0.3, 0.2, 0.1], [0.1, 0.2, 0.3, 0.4]
-    left, now = (re.search(r'data-preview="([^"]+)"', ask(previewed, weights=move)[1])[1] for move in moves)
-    assert ask(settled, left, weights=moves[0]) == SKIPPED  # both stood in line behind other visitors
-    full = ask(settled, now, weights=moves[1])
+    left, now = ([WIDTH_PX, *form_values(slow, weights)] for weights in ([0.4, 0.3, 0.2, 0.1], [0.1, 0.2, 0.3, 0.4]))
+    for move in (left, now):
+        assert PREVIEW in asked("crowded", previewed, *move)[1]
+    assert asked("crowded", settled, "a preview", *left) == SKIPPED  # both stood in line behind other visitors
+    full = asked("crowded", settled, "a preview", *now)
     assert PREVIEW not in full[1]
     assert "Fisher merge" in full[1]
-    assert "Fisher merge" in ask(settled, "what a program writes", weights=moves[1])[1]
+    assert "Fisher merge" in asked("a program", settled, "a preview", *left)[1]
+
+
+def test_a_preview_that_comes_after_the_picture_of_its_form_is_settled(slow):
+    """A slow preview's answer may reach the page after that of a setting which was changed meanwhile."""
+    PAGES.welcome("late", None)
+    form = [WIDTH_PX, *form_values(slow, list(slow.weights))]
+    assert asked("late", shown, *form)[1:] == asked("late", settled, "a preview", *form)[1:]
+
+
+def test_a_preview_that_a_picture_overtakes_is_not_shown(slow, monkeypatch):
+    PAGES.welcome("slow hand", None)
+    form = [WIDTH_PX, *form_values(slow, list(slow.weights))]
+    preview = STORE.preview
+
+    def overtaken(recipe: Recipe) -> Result | None:
+        assert "Fisher merge" in asked("slow hand", shown, *form)[1]
+        return preview(recipe)
+
+    monkeypatch.setattr(STORE, "preview", overtaken)
+    assert asked("slow hand", previewed, *form) == SKIPPED
 
 
 def test_a_picture_that_another_overtakes_is_not_shown(slow, monkeypatch):
     PAGES.welcome("overtaken", None)
     values = form_values(slow, list(slow.weights))
 
-    def ask() -> list[object]:
-        LocalContext.request.set(SimpleNamespace(session_hash="overtaken"))
-        return shown(WIDTH_PX, *values)
-
-    assert "Fisher merge" in copy_context().run(ask)[1]
+    assert "Fisher merge" in asked("overtaken", shown, WIDTH_PX, *values)[1]
     live_result = STORE.live_result
 
     def overtaken(recipe: Recipe) -> Result | None:
@@ -150,7 +166,7 @@ def test_a_picture_that_another_overtakes_is_not_shown(slow, monkeypatch):
         return live_result(recipe)
 
     monkeypatch.setattr(STORE, "live_result", overtaken)
-    assert copy_context().run(ask) == SKIPPED
+    assert asked("overtaken", shown, WIDTH_PX, *values) == SKIPPED
 
 
 def test_only_the_latest_picture_of_a_page_goes_on():
@@ -158,12 +174,12 @@ def test_only_the_latest_picture_of_a_page_goes_on():
     for session in ("one", "two"):
         pages.welcome(session, None)
     first, other = pages.begin_picture("one"), pages.begin_picture("two")
-    first.check()
+    first()
     second = pages.begin_picture("one")
     with pytest.raises(Cancelled):
-        first.check()
-    second.check()
-    other.check()
+        first()
+    second()
+    other()
     program = pages.begin_picture("program")
     pages.begin_picture("program")
-    program.check()  # every answer is its own
+    program()  # every answer is its own
