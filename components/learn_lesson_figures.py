@@ -32,8 +32,8 @@ def growing(lesson: Lesson, numbers: GrowingMerge, share: float, count: int) -> 
         bars = {
             "type": "data",
             "symmetric": False,
-            "array": [100 * (s.high - s.value) if k == count else None for k, s in zip(every, own, strict=True)],
-            "arrayminus": [100 * (s.value - s.low) if k == count else None for k, s in zip(every, own, strict=True)],
+            "array": [100 * (s.high - s.value) if k == count else 0 for k, s in zip(every, own, strict=True)],
+            "arrayminus": [100 * (s.value - s.low) if k == count else 0 for k, s in zip(every, own, strict=True)],
             "width": 6,
         }
         shifted = [k + 0.12 * (index - 1) for k in every]
