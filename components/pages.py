@@ -8,7 +8,7 @@ import re
 import threading
 import uuid
 from collections import OrderedDict, defaultdict, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import wraps
@@ -95,9 +95,7 @@ class Pages:
         page = self._pages.get(session)
         return asked if page is None else page.jobs.get(panel, asked)
 
-    def begin_picture(
-        self, session: str | None, form: Sequence[object] = (), *, settles: bool = False
-    ) -> Callable[[], None]:
+    def begin_picture(self, session: str | None, form: tuple = (), *, settles: bool = False) -> Callable[[], None]:
         """Makes this the page's latest picture; what comes back raises Cancelled once there is a later one.
 
         Raises: Cancelled for what `settles` the picture of another form than the latest one's.
@@ -106,10 +104,10 @@ class Pages:
         if page is None:
             return lambda: None
         with self._lock:
-            if settles and tuple(form) != page.form:
+            if settles and form != page.form:
                 raise Cancelled
             page.picture += 1
-            page.form = tuple(form)
+            page.form = form
             own = page.picture
 
         def check() -> None:

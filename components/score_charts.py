@@ -62,14 +62,12 @@ def shown(width_px: float, *values: object) -> list[object]:
 
     Where something is wrong the notice says so and the last good picture stays; so it does once another is asked for.
     """
-    check = PAGES.begin_picture(session_hash(), values)
-    return _unless_overtaken(check, lambda: _shown(width_px, values, STORE.live_result))
+    return _latest(width_px, values, lambda recipe, _: STORE.live_result(recipe))
 
 
 def previewed(width_px: float, *values: object) -> list[object]:
     """The same while a slider moves: on a sample of the rows where all of them take long; `settled` shows all."""
-    check = PAGES.begin_picture(session_hash(), values)
-    return _unless_overtaken(check, lambda: _shown(width_px, values, STORE.preview))
+    return _latest(width_px, values, lambda recipe, _: STORE.preview(recipe))
 
 
 def settled(preview: str, width_px: float, *values: object) -> list[object]:
@@ -79,23 +77,28 @@ def settled(preview: str, width_px: float, *values: object) -> list[object]:
     """
     if not preview:
         return [gr.skip()] * 5
+
+    def result_of(recipe: Recipe, check: Callable[[], None]) -> Result | None:
+        def between() -> None:
+            LIVE.give(SETTLE_WAIT_S)
+            check()
+
+        return STORE.live_result(recipe, between=between)
+
+    return _latest(width_px, values, result_of, settles=True)
+
+
+def _latest(
+    width_px: float,
+    values: tuple,
+    result_of: Callable[[Recipe, Callable[[], None]], Result | None],
+    *,
+    settles: bool = False,
+) -> list[object]:
+    """The picture of a form, unless the page asks for another meanwhile; `result_of` is given what raises Cancelled then."""
     try:
-        check = PAGES.begin_picture(session_hash(), values, settles=True)
-    except Cancelled:
-        return [gr.skip()] * 5
-
-    def between() -> None:
-        LIVE.give(SETTLE_WAIT_S)
-        check()
-
-    return _unless_overtaken(
-        check, lambda: _shown(width_px, values, lambda recipe: STORE.live_result(recipe, between=between))
-    )
-
-
-def _unless_overtaken(check: Callable[[], None], made: Callable[[], list[object]]) -> list[object]:
-    try:
-        picture = made()
+        check = PAGES.begin_picture(session_hash(), values, settles=settles)
+        picture = _shown(width_px, values, lambda recipe: result_of(recipe, check))
         check()
     except Cancelled:
         return [gr.skip()] * 5

@@ -58,7 +58,7 @@ class Prepared:
         self.at_once = AT_ONCE if fits_one_thread(self.modules[0]) else 1
         self._targets = Targets(self.modules[0], self.at_once)
         self._whole: Prepared | None = None  # of a sample
-        self._samples: dict[int, tuple[threading.RLock, dict[str, list[Batches]], Once[Fixed]]] = {}
+        self._samples: dict[tuple[int, int], tuple[threading.RLock, dict[str, list[Batches]], Once[Fixed]]] = {}
 
     @property
     def equal_labels(self) -> bool:
@@ -112,7 +112,8 @@ class Prepared:
         """The same models and Fishers, evaluated on that many rows of each task, which are drawn once."""
         own = copy.copy(self)
         own.recipe = replace(self.recipe, evaluation=replace(self.recipe.evaluation, examples=examples))
-        drawn = self._samples.setdefault(examples, (threading.RLock(), {}, Once()))
+        key = self.recipe.fisher.seed, examples  # all that draws its rows
+        drawn = self._samples.setdefault(key, (threading.RLock(), {}, Once()))
         (own._lock, own._batches, own.fixed), own.lender, own._whole = drawn, None, self
         return own
 
@@ -123,8 +124,6 @@ class Prepared:
         own = copy.copy(self)
         own.recipe, own.timings, own.memory, own.lender = recipe, timings, memory, lender
         own.fishers, own.merger, own._bases, own._notes = [], Merger(), {}, {}
-        if recipe.fisher.seed != self.recipe.fisher.seed:  # which draws samples
-            own._samples = {}
         return own
 
     def predict_merged(

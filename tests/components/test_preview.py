@@ -100,7 +100,7 @@ def test_all_rows_are_given_up_once_the_hand_moves_on(slow):
     answers = []
     before = STORE.live_result(slow.with_weights([1.0, 0.0, 0.0, 0.0]))
     PAGES.welcome("hand", None)
-    PAGES.begin_picture("hand", form[1:])
+    PAGES.begin_picture("hand", tuple(form[1:]))
     thread = threading.Thread(target=lambda: answers.append(asked("hand", settled, "a preview", *form)))
     with LIVE.taken():  # it waits between its batches
         thread.start()
