@@ -197,7 +197,8 @@ def require_mergeable(config: object, reference: str, *, is_base: bool = False) 
     is_known = architecture.endswith(ARCHITECTURES) or architecture in TOWERS + TEXT_TO_TEXT
     # A class that looks for another one in the folder could be led to code there.
     is_known = is_known and not architecture.startswith("Auto")
-    if not is_base and not (is_known and hasattr(transformers, architecture)):
+    # By its name: to import the class while another thread imports one may fail.
+    if not is_base and not (is_known and architecture in dir(transformers)):
         raise CheckpointError(
             f'"{reference}" cannot be merged: expected a classifier that Transformers knows (*{ARCHITECTURES[0]}, '
             f'*{ARCHITECTURES[1]}, CLIP\'s vision tower or T5), got "{architecture}". Use a fine-tuned classification checkpoint.'
